@@ -1,0 +1,37 @@
+# Bare `make` lists what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help up build test check bench crds
+
+# Where .ci/prepare puts what it installs.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(CURDIR)/target/tools:$(PATH)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: build ## Build the platform and run it, installing what is missing
+	@exec target/release/onex up $(ARGS)
+
+build: ## Build target/release/onex, installing what is missing
+	@.ci/prepare
+	@cargo build --release --locked -p onex
+
+test: ## Run all tests, installing what they need
+	@.ci/prepare tests
+	@cargo test --workspace --locked --no-fail-fast 2>&1 | awk ' \
+	  { print; fflush() } \
+	  /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+	  END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }'
+
+check: ## Look for what is not in order: format, lints, licences and banned crates
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	  else echo "cargo-deny is not installed: licences and advisories were not looked at"; fi
+
+bench: build ## Measure a platform of its own: creates, gets, lists, watches, memory
+	@cargo run --release --locked -p onex-bench -- $(ARGS)
+
+crds: ## Print the kinds of OneX as CRDs into crds/yaml
+	@UPDATE=1 cargo test --locked --quiet -p onex-crds --test it yaml

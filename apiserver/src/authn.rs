@@ -1,0 +1,152 @@
+//! Who is asking: a client certificate, a bearer token, or nobody.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderName, header};
+use onex_daemon::{listener::Peer, pki};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Error, Inner,
+    status::{About, Status},
+};
+
+/// Who is asking.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// The name, such as `admin`, `system:anonymous`.
+    pub name: String,
+    /// The groups, such as `system:masters`.
+    pub groups: Arc<[String]>,
+}
+
+static ANONYMOUS: LazyLock<User> = LazyLock::new(|| User {
+    name: "system:anonymous".to_owned(),
+    groups: Arc::new(["system:unauthenticated".to_owned()]),
+});
+
+impl User {
+    /// Somebody who has shown who they are.
+    pub fn new(name: &str, mut groups: Vec<String>) -> Self {
+        groups.push("system:authenticated".to_owned());
+        Self { name: name.to_owned(), groups: groups.into() }
+    }
+
+    /// Whether the user is in the group.
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+}
+
+/// Static tokens. Only their hashes are kept.
+#[derive(Default)]
+pub(crate) struct Tokens(HashMap<[u8; 32], User>);
+
+impl Tokens {
+    /// Reads a file of `token,user,uid,"group,group"` lines. No path, no tokens.
+    pub(crate) fn read(path: &str) -> Result<Self, Error> {
+        if path.is_empty() {
+            return Ok(Self::default());
+        }
+        let wrong = |why: String| Error::Tokens { path: path.to_owned(), why };
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+        let mut tokens = HashMap::new();
+        for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
+            let fields: Vec<&str> = line.splitn(4, ',').map(str::trim).collect();
+            let [token, user, _uid, groups @ ..] = fields.as_slice() else {
+                return Err(wrong(format!("line {} has fewer than three fields", number + 1)));
+            };
+            if token.is_empty() || user.is_empty() {
+                return Err(wrong(format!("line {} lacks a token or a user", number + 1)));
+            }
+            let groups = groups.first().map_or("", |g| g.trim_matches('"'));
+            let groups = groups.split(',').map(str::trim).filter(|g| !g.is_empty()).map(str::to_owned).collect();
+            tokens.insert(Sha256::digest(token.as_bytes()).into(), User::new(user, groups));
+        }
+        Ok(Self(tokens))
+    }
+
+    fn find(&self, token: &str) -> Option<User> {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        self.0.get(&hash).cloned()
+    }
+}
+
+/// Finds out who asks, and refuses those whose credentials are wrong. Those without any are anonymous.
+pub(crate) async fn authenticate(State(server): State<Arc<Inner>>, mut request: Request, next: Next) -> Response {
+    // A client in this process was introduced by the composition root.
+    let known = request.extensions().get::<User>().cloned();
+    let Some(user) = known.or_else(|| identify(&server, &request)) else {
+        return Status::unauthorized().into_response();
+    };
+    let user = match impersonated(&user, request.headers()) {
+        Ok(other) => other.unwrap_or(user),
+        Err(refusal) => return refusal.into_response(),
+    };
+    request.extensions_mut().insert(user);
+    request.headers_mut().remove(header::AUTHORIZATION); // nobody further in needs to see it
+    next.run(request).await
+}
+
+/// Whom the user wants to be taken for, if they may. Never ignored: a request that asks for less must not get more.
+fn impersonated(user: &User, headers: &HeaderMap) -> Result<Option<User>, Status> {
+    let asks = |name: &HeaderName| name.as_str().starts_with("impersonate-");
+    if !headers.keys().any(asks) {
+        return Ok(None);
+    }
+    let values = |name: &str| {
+        let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned);
+        headers
+            .get_all(name)
+            .iter()
+            .map(text)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| Status::bad_request(format!("{name} is not text")))
+    };
+    let name = values("impersonate-user")?.into_iter().next().unwrap_or_default();
+    if !user.is_in("system:masters") {
+        let about = About { group: "", resource: "users", name: &name };
+        let why = format!(
+            "User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+            user.name
+        );
+        return Err(Status::forbidden(about, why));
+    }
+    if name.is_empty() {
+        return Err(Status::bad_request("requested groups, a uid or extras without impersonating a user"));
+    }
+    let mut groups = values("impersonate-group")?;
+    if groups.is_empty()
+        && let Some((namespace, _)) = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'))
+    {
+        groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+    }
+    if name == ANONYMOUS.name {
+        groups.push("system:unauthenticated".to_owned());
+        return Ok(Some(User { name, groups: groups.into() }));
+    }
+    Ok(Some(User::new(&name, groups)))
+}
+
+fn identify(server: &Inner, request: &Request) -> Option<User> {
+    let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificates.first());
+    if let Some(certificate) = certificate {
+        let subject = pki::subject(certificate).filter(|subject| !subject.common_name.is_empty())?;
+        return Some(User::new(&subject.common_name, subject.organizations));
+    }
+    match request.headers().get(header::AUTHORIZATION).map(|v| v.to_str().unwrap_or_default()) {
+        None => Some(ANONYMOUS.clone()),
+        Some(value) => {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| server.tokens.find(token.trim())).flatten()
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Schemas of compiled-in kinds: from Rust types, with the facts about merging that the types cannot say.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+/// What OneX's own types are called in OpenAPI, as the Go types of the same name are.
+const ONEX: &str = "com.github.onexstack.onex.pkg.apis.apps.v1beta1.";
+/// The schema of `metadata`.
+pub const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+/// The schema of a kind and of all that it refers to, in the form that [`crate::kinds::Published`] wants.
+pub fn publish<T: JsonSchema>(group: &str, version: &str, kind: &str) -> (String, BTreeMap<String, Value>) {
+    let name = renamed(&T::schema_name());
+    let mut schemas = definitions::<T>();
+    if !schemas.contains_key(OBJECT_META) {
+        schemas.extend(definitions::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>());
+    }
+    describe_parts(&name, &mut schemas);
+    let root = schemas.get_mut(&name).expect("the generator was asked for this type");
+    make_root(root);
+    root["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
+    (name, schemas)
+}
+
+/// Gives `spec` and `status` the descriptions of their types, where they have none: `kubectl explain` shows those.
+fn describe_parts(root: &str, schemas: &mut BTreeMap<String, Value>) {
+    for part in ["spec", "status"] {
+        let Some(field) = schemas.get(root).map(|root| &root["properties"][part]).filter(|f| !f.is_null()) else {
+            continue;
+        };
+        let reference = field.get("$ref").or_else(|| field.pointer("/allOf/0/$ref")).and_then(Value::as_str);
+        let (Some(reference), None) = (reference, field.get("description")) else { continue };
+        let target = schemas.get(reference.rsplit('/').next().unwrap_or_default());
+        let Some(description) = target.and_then(|target| target.get("description")).cloned() else { continue };
+        let described = json!({"description": description, "allOf": [{ "$ref": reference }]});
+        if let Some(root) = schemas.get_mut(root) {
+            root["properties"][part] = described;
+        }
+    }
+}
+
+/// The schemas of a type and of all that it refers to, by name.
+pub fn definitions<T: JsonSchema>() -> BTreeMap<String, Value> {
+    let mut generator = SchemaSettings::openapi3()
+        .with(|settings| settings.meta_schema = None)
+        .with_transform(kube::core::schema::StructuralSchemaRewriter)
+        .with_transform(kube::core::schema::OptionalEnum)
+        .with_transform(kube::core::schema::OptionalIntOrString)
+        .into_generator();
+    let _ = generator.subschema_for::<T>();
+    let mut schemas: BTreeMap<String, Value> = BTreeMap::new();
+    for (name, mut schema) in generator.take_definitions(true) {
+        rename_references(&mut schema);
+        let name = renamed(&name);
+        state_facts(&name, &mut schema);
+        schemas.insert(name, schema);
+    }
+    schemas
+}
+
+fn renamed(name: &str) -> String {
+    if name.starts_with("io.k8s.") { name.to_owned() } else { format!("{ONEX}{name}") }
+}
+
+fn rename_references(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            // Compiled-in kinds take null for "not written" everywhere, so none of them says `nullable`.
+            fields.remove("nullable");
+            if let Some(Value::String(reference)) = fields.get_mut("$ref")
+                && let Some(name) =
+                    reference.strip_prefix("#/components/schemas/").filter(|name| !name.starts_with(ONEX))
+            {
+                *reference = format!("#/components/schemas/{}", renamed(name));
+            }
+            // One way of referring with a description beside it, rather than the generator's three.
+            for combination in ["anyOf", "oneOf"] {
+                let single = fields
+                    .get(combination)
+                    .and_then(Value::as_array)
+                    .is_some_and(|parts| parts.len() == 1 && parts[0].get("$ref").is_some());
+                if single && let Some(parts) = fields.remove(combination) {
+                    fields.insert("allOf".to_owned(), parts);
+                }
+            }
+            // What stands beside a bare reference does not count.
+            if fields.len() > 1
+                && let Some(reference) = fields.remove("$ref")
+            {
+                fields.insert("allOf".to_owned(), json!([{ "$ref": reference }]));
+            }
+            fields.values_mut().for_each(rename_references);
+        }
+        Value::Array(items) => items.iter_mut().for_each(rename_references),
+        _ => {}
+    }
+}
+
+/// A whole object has an apiVersion, a kind and metadata, and nothing is required of it.
+fn make_root(root: &mut Value) {
+    let fields = root.as_object_mut().expect("a schema is an object");
+    fields.remove("required");
+    fields.remove("title");
+    let properties = fields.entry("properties").or_insert_with(|| Value::Object(Map::new()));
+    for (name, description) in [
+        ("apiVersion", "The version of the form that this object is written in: the group and the version."),
+        ("kind", "What this object is, in CamelCase."),
+    ] {
+        if properties.get(name).is_none() {
+            properties[name] = json!({"type": "string", "description": description});
+        }
+    }
+    if properties["metadata"].pointer("/allOf/0/$ref").is_none() && properties["metadata"].get("$ref").is_none() {
+        properties["metadata"] = json!({
+            "description": "What every object has: name, namespace, labels and more.",
+            "allOf": [{"$ref": format!("#/components/schemas/{OBJECT_META}")}],
+        });
+    }
+}
+
+/// How one list field merges: type, field, patch strategy, patch merge key, list type, list map keys.
+type Fact = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static [&'static str]);
+
+/// Kubernetes' markers, which its Go types carry as struct tags and comments.
+#[rustfmt::skip]
+const LISTS: &[Fact] = &[
+    ("api.core.v1.Container", "args", "", "", "atomic", &[]),
+    ("api.core.v1.Container", "command", "", "", "atomic", &[]),
+    ("api.core.v1.Container", "env", "merge", "name", "map", &["name"]),
+    ("api.core.v1.Container", "envFrom", "", "", "atomic", &[]),
+    ("api.core.v1.Container", "ports", "merge", "containerPort", "map", &["containerPort", "protocol"]),
+    ("api.core.v1.Container", "resizePolicy", "", "", "atomic", &[]),
+    ("api.core.v1.Container", "volumeDevices", "merge", "devicePath", "map", &["devicePath"]),
+    ("api.core.v1.Container", "volumeMounts", "merge", "mountPath", "map", &["mountPath"]),
+    ("api.core.v1.ContainerStatus", "allocatedResourcesStatus", "merge", "name", "map", &["name"]),
+    ("api.core.v1.ContainerStatus", "volumeMounts", "merge", "mountPath", "map", &["mountPath"]),
+    ("api.core.v1.EndpointSubset", "addresses", "", "", "atomic", &[]),
+    ("api.core.v1.EndpointSubset", "notReadyAddresses", "", "", "atomic", &[]),
+    ("api.core.v1.EndpointSubset", "ports", "", "", "atomic", &[]),
+    ("api.core.v1.Endpoints", "subsets", "", "", "atomic", &[]),
+    ("api.core.v1.EphemeralContainer", "args", "", "", "atomic", &[]),
+    ("api.core.v1.EphemeralContainer", "command", "", "", "atomic", &[]),
+    ("api.core.v1.EphemeralContainer", "env", "merge", "name", "map", &["name"]),
+    ("api.core.v1.EphemeralContainer", "envFrom", "", "", "atomic", &[]),
+    ("api.core.v1.EphemeralContainer", "ports", "merge", "containerPort", "map", &["containerPort", "protocol"]),
+    ("api.core.v1.EphemeralContainer", "resizePolicy", "", "", "atomic", &[]),
+    ("api.core.v1.EphemeralContainer", "volumeDevices", "merge", "devicePath", "map", &["devicePath"]),
+    ("api.core.v1.EphemeralContainer", "volumeMounts", "merge", "mountPath", "map", &["mountPath"]),
+    ("api.core.v1.LoadBalancerIngress", "ports", "", "", "atomic", &[]),
+    ("api.core.v1.LoadBalancerStatus", "ingress", "", "", "atomic", &[]),
+    ("api.core.v1.NamespaceSpec", "finalizers", "", "", "atomic", &[]),
+    ("api.core.v1.NamespaceStatus", "conditions", "merge", "type", "map", &["type"]),
+    ("api.core.v1.NodeSpec", "podCIDRs", "merge", "", "set", &[]),
+    ("api.core.v1.NodeSpec", "taints", "", "", "atomic", &[]),
+    ("api.core.v1.NodeStatus", "addresses", "merge", "type", "map", &["type"]),
+    ("api.core.v1.NodeStatus", "conditions", "merge", "type", "map", &["type"]),
+    ("api.core.v1.NodeStatus", "images", "", "", "atomic", &[]),
+    ("api.core.v1.NodeStatus", "runtimeHandlers", "", "", "atomic", &[]),
+    ("api.core.v1.NodeStatus", "volumesAttached", "", "", "atomic", &[]),
+    ("api.core.v1.NodeStatus", "volumesInUse", "", "", "atomic", &[]),
+    ("api.core.v1.PodSpec", "containers", "merge", "name", "map", &["name"]),
+    ("api.core.v1.PodSpec", "ephemeralContainers", "merge", "name", "map", &["name"]),
+    ("api.core.v1.PodSpec", "hostAliases", "merge", "ip", "map", &["ip"]),
+    ("api.core.v1.PodSpec", "imagePullSecrets", "merge", "name", "map", &["name"]),
+    ("api.core.v1.PodSpec", "initContainers", "merge", "name", "map", &["name"]),
+    ("api.core.v1.PodSpec", "readinessGates", "", "", "atomic", &[]),
+    ("api.core.v1.PodSpec", "resourceClaims", "merge,retainKeys", "name", "map", &["name"]),
+    ("api.core.v1.PodSpec", "schedulingGates", "merge", "name", "map", &["name"]),
+    ("api.core.v1.PodSpec", "tolerations", "", "", "atomic", &[]),
+    ("api.core.v1.PodSpec", "topologySpreadConstraints", "merge", "topologyKey", "map", &["topologyKey", "whenUnsatisfiable"]),
+    ("api.core.v1.PodSpec", "volumes", "merge,retainKeys", "name", "map", &["name"]),
+    ("api.core.v1.PodStatus", "conditions", "merge", "type", "map", &["type"]),
+    ("api.core.v1.PodStatus", "containerStatuses", "", "", "atomic", &[]),
+    ("api.core.v1.PodStatus", "ephemeralContainerStatuses", "", "", "atomic", &[]),
+    ("api.core.v1.PodStatus", "hostIPs", "merge", "ip", "atomic", &[]),
+    ("api.core.v1.PodStatus", "initContainerStatuses", "", "", "atomic", &[]),
+    ("api.core.v1.PodStatus", "podIPs", "merge", "ip", "map", &["ip"]),
+    ("api.core.v1.PodStatus", "resourceClaimStatuses", "merge,retainKeys", "name", "map", &["name"]),
+    ("api.core.v1.ResourceRequirements", "claims", "", "", "map", &["name"]),
+    ("api.core.v1.ResourceStatus", "resources", "", "", "map", &["resourceID"]),
+    ("api.core.v1.ServiceAccount", "imagePullSecrets", "", "", "atomic", &[]),
+    ("api.core.v1.ServiceAccount", "secrets", "merge", "name", "map", &["name"]),
+    ("api.core.v1.ServiceSpec", "clusterIPs", "", "", "atomic", &[]),
+    ("api.core.v1.ServiceSpec", "externalIPs", "", "", "atomic", &[]),
+    ("api.core.v1.ServiceSpec", "ipFamilies", "", "", "atomic", &[]),
+    ("api.core.v1.ServiceSpec", "loadBalancerSourceRanges", "", "", "atomic", &[]),
+    ("api.core.v1.ServiceSpec", "ports", "merge", "port", "map", &["port", "protocol"]),
+    ("api.core.v1.ServiceStatus", "conditions", "merge", "type", "map", &["type"]),
+    ("apimachinery.pkg.apis.meta.v1.LabelSelector", "matchExpressions", "", "", "atomic", &[]),
+    ("apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement", "values", "", "", "atomic", &[]),
+    ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", "merge", "", "set", &[]),
+    ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "managedFields", "", "", "atomic", &[]),
+    ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "ownerReferences", "merge", "uid", "map", &["uid"]),
+];
+
+/// Objects that server-side apply owns as a whole.
+const ATOMIC: &[&str] = &[
+    "api.core.v1.ConfigMapKeySelector",
+    "api.core.v1.EndpointAddress",
+    "api.core.v1.EndpointPort",
+    "api.core.v1.LocalObjectReference",
+    "api.core.v1.NodeSelector",
+    "api.core.v1.NodeSelectorTerm",
+    "api.core.v1.ObjectFieldSelector",
+    "api.core.v1.ObjectReference",
+    "api.core.v1.ResourceFieldSelector",
+    "api.core.v1.SecretKeySelector",
+    "api.core.v1.TypedLocalObjectReference",
+    "apimachinery.pkg.apis.meta.v1.LabelSelector",
+    "apimachinery.pkg.apis.meta.v1.OwnerReference",
+];
+
+/// Maps that server-side apply owns as a whole.
+const ATOMIC_FIELDS: &[(&str, &str)] =
+    &[("api.core.v1.PodSpec", "nodeSelector"), ("api.core.v1.ServiceSpec", "selector")];
+
+/// What stands in fields that are part of a list's key when nothing was written.
+const KEY_DEFAULTS: &[(&str, &str, &str)] =
+    &[("api.core.v1.ContainerPort", "protocol", "TCP"), ("api.core.v1.ServicePort", "protocol", "TCP")];
+
+fn state_facts(name: &str, schema: &mut Value) {
+    let Some(name) = name.strip_prefix("io.k8s.") else { return };
+    for (_, field, strategy, merge_key, list_type, keys) in LISTS.iter().filter(|fact| fact.0 == name) {
+        let field = &mut schema["properties"][field];
+        if !strategy.is_empty() {
+            field["x-kubernetes-patch-strategy"] = json!(strategy);
+        }
+        if !merge_key.is_empty() {
+            field["x-kubernetes-patch-merge-key"] = json!(merge_key);
+        }
+        field["x-kubernetes-list-type"] = json!(list_type);
+        if !keys.is_empty() {
+            field["x-kubernetes-list-map-keys"] = json!(keys);
+        }
+    }
+    for (_, field) in ATOMIC_FIELDS.iter().filter(|fact| fact.0 == name) {
+        schema["properties"][field]["x-kubernetes-map-type"] = json!("atomic");
+    }
+    for (_, field, default) in KEY_DEFAULTS.iter().filter(|fact| fact.0 == name) {
+        schema["properties"][field]["default"] = json!(default);
+    }
+    if ATOMIC.contains(&name) {
+        schema["x-kubernetes-map-type"] = json!("atomic");
+    }
+    match name {
+        // These hold what somebody else defines.
+        "apimachinery.pkg.apis.meta.v1.FieldsV1" | "apimachinery.pkg.runtime.RawExtension" => {
+            schema["x-kubernetes-preserve-unknown-fields"] = json!(true);
+        }
+        // The type's own words are a page of grammar that every field would repeat.
+        "apimachinery.pkg.api.resource.Quantity" => {
+            schema["description"] = json!("An amount: a number with an optional suffix, for instance 500m, 1.5, 2Gi.");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+
+    use super::*;
+    use crate::schema::{ListType, Schema};
+
+    #[test]
+    fn spec_and_status_of_our_kinds_are_described() {
+        let (name, schemas) = publish::<onex_crds::Chain>("apps.onex.io", "v1beta1", "Chain");
+        for part in ["spec", "status"] {
+            assert!(schemas[&name]["properties"][part]["description"].is_string(), "{part}");
+        }
+    }
+
+    fn compiled(published: (String, BTreeMap<String, Value>)) -> std::sync::Arc<Schema> {
+        let definitions = Value::Object(published.1.into_iter().collect());
+        Schema::compile(&json!({"$ref": format!("#/components/schemas/{}", published.0)}), &definitions)
+    }
+
+    fn field(schema: &Schema, path: &str) -> std::sync::Arc<Schema> {
+        let mut current = std::sync::Arc::new(schema.clone());
+        for part in path.split('.') {
+            let next = if part == "[]" { current.items().cloned() } else { current.field(part).cloned() };
+            current = next.unwrap_or_else(|| panic!("{path} has no {part}"));
+        }
+        current
+    }
+
+    #[test]
+    fn every_fact_is_about_a_field_that_there_is() {
+        let mut all = definitions::<Pod>();
+        for more in [
+            definitions::<Node>(),
+            definitions::<Service>(),
+            definitions::<Namespace>(),
+            definitions::<Endpoints>(),
+            definitions::<ServiceAccount>(),
+        ] {
+            all.extend(more);
+        }
+        for (name, field, ..) in LISTS {
+            assert!(all[&format!("io.k8s.{name}")]["properties"][field]["type"] == "array", "{name}.{field}");
+        }
+        for (name, field) in ATOMIC_FIELDS {
+            assert!(all[&format!("io.k8s.{name}")]["properties"][field]["type"] == "object", "{name}.{field}");
+        }
+        for name in ATOMIC {
+            assert!(all.contains_key(&format!("io.k8s.{name}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pod_merges_as_in_kubernetes() {
+        let pod = compiled(publish::<Pod>("", "v1", "Pod"));
+        let containers = field(&pod, "spec.containers");
+        assert_eq!(containers.merge_key.as_deref(), Some("name"));
+        assert_eq!(*containers.list_type(), ListType::Map(vec!["name".to_owned()]));
+        let ports = field(&pod, "spec.containers.[].ports");
+        assert_eq!(*ports.list_type(), ListType::Map(vec!["containerPort".to_owned(), "protocol".to_owned()]));
+        assert_eq!(field(&ports, "[].protocol").default, Some(json!("TCP")));
+        assert_eq!(*field(&pod, "metadata.finalizers").list_type(), ListType::Set);
+        assert_eq!(*field(&pod, "spec.tolerations").list_type(), ListType::Atomic);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+            match value {
+                Value::Object(fields) => {
+                    found.extend(fields.get("$ref").and_then(Value::as_str));
+                    fields.values().for_each(|v| references(v, found));
+                }
+                Value::Array(items) => items.iter().for_each(|v| references(v, found)),
+                _ => {}
+            }
+        }
+        for kind in crate::builtin::kinds() {
+            let mut found = Vec::new();
+            kind.published.schemas().values().for_each(|schema| references(schema, &mut found));
+            for reference in found {
+                let name = reference.strip_prefix("#/components/schemas/").unwrap();
+                assert!(kind.published.schemas().contains_key(name), "{}: {reference}", kind.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn onex_kinds_are_called_as_in_go_and_merge_as_in_go() {
+        let published = publish::<onex_crds::MinerSet>("apps.onex.io", "v1beta1", "MinerSet");
+        assert_eq!(published.0, "com.github.onexstack.onex.pkg.apis.apps.v1beta1.MinerSet");
+        let schema = compiled(published);
+        assert_eq!(field(&schema, "status.conditions").merge_key.as_deref(), Some("type"));
+        assert_eq!(*field(&schema, "status.conditions").list_type(), ListType::Atomic);
+        assert!(field(&schema, "metadata").field("labels").is_some());
+    }
+}

@@ -1,0 +1,75 @@
+//! POST: a new object.
+
+use axum::{body::Body, response::Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::{
+    answer::{with_code, write},
+    body,
+    negotiate::{Form, Media},
+    registry::{Part, Written, about},
+    status::{Result, Status},
+};
+
+/// Stores the object of the body.
+pub(super) async fn create(cx: &Context, body: Body) -> Result<Response> {
+    let write = cx.write_options("CreateOptions")?;
+    let form = cx.object_form()?;
+    let mut object = cx.object(body, write.validation).await?;
+    cx.warn_of(&mut object);
+    let object = cx.to_stored(object);
+    let written = cx.server.registry.create(&cx.kind, cx.namespace(), object, &write.options).await?;
+    answer(cx, form, written)
+}
+
+/// Answers an object that was written: 201 if it is new, 200 if not.
+pub(super) fn answer(cx: &Context, form: Form, written: Written) -> Result<Response> {
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    let answer = cx.answer(form)?;
+    let response = match &written.item {
+        Some(item) => answer.item(item)?,
+        None => answer.object(&cx.to_served(written.object))?,
+    };
+    Ok(with_code(response, code))
+}
+
+/// `pods/binding`: the scheduler's word on which node a Pod is to run.
+pub(super) async fn bind(cx: &Context, body: Body) -> Result<Response> {
+    let write_options = cx.write_options("CreateOptions")?;
+    let bytes = body::read(body).await?;
+    let binding = body::decode(body::media_type(&cx.headers), &bytes)?.object;
+    let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+    if node.is_empty() {
+        return Err(Status::bad_request("the binding names no node"));
+    }
+    let name = &cx.target.name;
+    let now = cx.server.registry.now();
+    let bound = |pod: &Value| bound(cx, pod, &node, &now);
+    cx.server
+        .registry
+        .update(&cx.kind, cx.namespace(), name, Part::Binding, &write_options.options, |pod| bound(pod).map(Into::into))
+        .await?;
+    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(with_code(write(Media::Json, &done)?, StatusCode::CREATED))
+}
+
+fn bound(cx: &Context, pod: &Value, node: &str, now: &str) -> Result<Value> {
+    let current = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if !current.is_empty() {
+        let why = format!("pod {} is already assigned to node {current:?}", cx.target.name);
+        return Err(Status::conflict(about(&cx.kind, &cx.target.name), why));
+    }
+    let mut pod = pod.clone();
+    pod["spec"]["nodeName"] = node.into();
+    let conditions = &mut pod["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    let conditions = conditions.as_array_mut().expect("made an array above");
+    conditions.retain(|c| c["type"] != "PodScheduled");
+    conditions
+        .push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    Ok(pod)
+}

@@ -1,0 +1,257 @@
+//! LIST: a walk over a snapshot. No lock is held, and nothing is encoded again.
+
+use std::sync::Arc;
+
+use axum::{body::Body, response::Response};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    get::wait_for,
+    options::{List, Match},
+    selection::Selection,
+};
+use crate::{
+    answer::{Pieces, json_response},
+    negotiate::{Form, Media, View},
+    status::{Result, Status},
+    window::{Item, Snapshot, Window},
+};
+
+/// A streamed list goes out in pieces of about so many bytes.
+const PIECE: usize = 64 * 1024;
+
+/// Where a list goes on: the revision it shows, and the last key given, without the prefix.
+struct Token {
+    revision: i64,
+    after: String,
+}
+
+impl Token {
+    fn write(&self) -> String {
+        let token = json!({"v": "meta.k8s.io/v1", "rv": self.revision, "start": format!("{}\0", self.after)});
+        URL_SAFE_NO_PAD.encode(token.to_string())
+    }
+
+    fn read(text: &str) -> Result<Self> {
+        let wrong =
+            |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| wrong(&e.to_string()))?;
+        let token: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&e.to_string()))?;
+        let start = token["start"].as_str().unwrap_or_default();
+        if token["v"] != "meta.k8s.io/v1" || start.is_empty() || start.contains("..") || start.starts_with('/') {
+            return Err(wrong("unrecognized version or start key"));
+        }
+        let revision = token["rv"].as_i64().ok_or_else(|| wrong("no revision"))?;
+        Ok(Self { revision, after: start.trim_end_matches('\0').to_owned() })
+    }
+}
+
+/// One page of a collection.
+pub(super) struct Listed {
+    pub(super) snapshot: Snapshot,
+    /// The common beginning of the keys.
+    pub(super) range: String,
+    pub(super) selection: Selection,
+    /// The items, if they were collected; streamed from the snapshot otherwise.
+    pub(super) items: Option<Vec<Arc<Item>>>,
+    proceed: Option<String>,
+    remaining: Option<usize>,
+}
+
+/// Answers a collection, or a page of it.
+pub(super) async fn list(cx: &Context) -> Result<Response> {
+    let form = cx.form(|view| !matches!(view, View::Metadata(_)))?;
+    let options = cx.list_options()?;
+    let listed = look(cx, &options).await?;
+    match form.media {
+        Media::Json => Ok(stream(cx.answer(form)?.pieces(listed.metadata())?, listed)),
+        _ => whole(cx, form, &listed),
+    }
+}
+
+/// Takes the snapshot that the options ask for, and the page of it.
+pub(super) async fn look(cx: &Context, options: &List) -> Result<Listed> {
+    let selection = cx.selection()?;
+    let window = cx.server.registry.window(&cx.kind);
+    let token = options.proceed.as_deref().map(Token::read).transpose()?;
+    let snapshot = snapshot(cx, &window, options, token.as_ref()).await?;
+    let range = range(cx, &selection);
+    let mut listed = Listed { snapshot, range, selection, items: None, proceed: None, remaining: None };
+    if options.limit > 0 || token.is_some() {
+        page(cx, &window, options.limit, token.as_ref(), &mut listed);
+    }
+    Ok(listed)
+}
+
+async fn snapshot(cx: &Context, window: &Window, options: &List, token: Option<&Token>) -> Result<Snapshot> {
+    if let Some(token) = token {
+        if token.revision < 0 {
+            return Ok(window.snapshot()); // the client knows that this page shows another state than the first
+        }
+        wait_for(cx, Some(token.revision.unsigned_abs())).await?; // only a forged token is ahead of us
+        return window.snapshot_at(token.revision.unsigned_abs()).map_err(|_| expired(token));
+    }
+    wait_for(cx, options.revision).await?;
+    let exact = options.matching == Some(Match::Exact) || (options.matching.is_none() && options.limit > 0);
+    match options.revision {
+        Some(revision) if revision > 0 && exact => window
+            .snapshot_at(revision)
+            .map_err(|_| Status::expired("The resourceVersion for the provided list is too old.")),
+        _ => Ok(window.snapshot()),
+    }
+}
+
+fn expired(token: &Token) -> Status {
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+         the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+         Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+         deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    status.proceed = Some(Token { revision: -1, after: token.after.clone() }.write());
+    status
+}
+
+/// The narrowest beginning of keys that has all that is selected.
+fn range(cx: &Context, selection: &Selection) -> String {
+    let kind = &cx.kind;
+    let namespace = if cx.namespace().is_empty() { selection.namespace().unwrap_or_default() } else { cx.namespace() };
+    match (kind.namespaced, namespace, selection.name()) {
+        (true, "", _) | (false, _, None) => kind.prefix.clone(),
+        (true, namespace, None) => format!("{}{namespace}/", kind.prefix),
+        (_, namespace, Some(name)) => kind.key(namespace, name),
+    }
+}
+
+fn page(cx: &Context, window: &Window, limit: usize, token: Option<&Token>, listed: &mut Listed) {
+    let prefix = &cx.kind.prefix;
+    let after = token.map(|t| format!("{prefix}{}", t.after));
+    let limit = if limit == 0 { usize::MAX } else { limit };
+    let mut rest = listed.snapshot.range(&listed.range, after.as_deref());
+    let mut items: Vec<Arc<Item>> = Vec::new();
+    for item in rest.by_ref() {
+        if !listed.selection.takes(item) {
+            continue;
+        }
+        if items.len() == limit {
+            let last = items.last().map(|i| i.key[prefix.len()..].to_owned()).unwrap_or_default();
+            let revision = i64::try_from(listed.snapshot.revision).unwrap_or(i64::MAX);
+            listed.proceed = Some(Token { revision, after: last }.write());
+            // With a selector nobody knows how many are left without looking at them all.
+            listed.remaining = listed.selection.is_everything().then(|| rest.count() + 1);
+            break;
+        }
+        items.push(item.clone());
+    }
+    if listed.proceed.is_some() {
+        window.pin(&listed.snapshot);
+    }
+    listed.items = Some(items);
+}
+
+impl Listed {
+    /// `metadata` of the list.
+    pub(super) fn metadata(&self) -> Value {
+        let mut metadata = json!({"resourceVersion": self.snapshot.revision.to_string()});
+        if let Some(token) = &self.proceed {
+            metadata["continue"] = token.clone().into();
+        }
+        if let Some(remaining) = self.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        metadata
+    }
+
+    pub(super) fn collected(&self) -> Vec<Arc<Item>> {
+        let all = || self.snapshot.range(&self.range, None).filter(|i| self.selection.takes(i)).cloned().collect();
+        self.items.clone().unwrap_or_else(all)
+    }
+}
+
+/// The list as the stored bytes, or what is shown of them, with commas between them.
+fn stream(pieces: Pieces, listed: Listed) -> Response {
+    let mut piece = BytesMut::with_capacity(PIECE + 4096);
+    piece.put_slice(pieces.head.as_bytes());
+    let mut state = Streaming { listed, pieces, at: Position::Start, first: true };
+    let done = state.fill(&mut piece);
+    let first = piece.freeze();
+    if done {
+        return json_response(Body::from(first));
+    }
+    let rest = futures::stream::unfold((state, false), |(mut state, done)| async move {
+        if done {
+            return None;
+        }
+        let mut piece = BytesMut::with_capacity(PIECE + 4096);
+        let done = state.fill(&mut piece);
+        Some((piece.freeze(), (state, done)))
+    });
+    let all = futures::StreamExt::chain(futures::stream::iter([first]), rest);
+    let all = futures::StreamExt::map(all, Ok::<Bytes, std::convert::Infallible>);
+    json_response(Body::from_stream(all))
+}
+
+/// How far a streamed list has come.
+struct Streaming {
+    listed: Listed,
+    pieces: Pieces,
+    at: Position,
+    first: bool,
+}
+
+enum Position {
+    Start,
+    /// The next item of a collected page.
+    Next(usize),
+    /// The last key that was written.
+    After(Arc<str>),
+}
+
+impl Streaming {
+    /// Adds items to `piece` until it is full. `true` when the list is complete.
+    fn fill(&mut self, piece: &mut BytesMut) -> bool {
+        if let Some(items) = &self.listed.items {
+            let from = if let Position::Next(next) = self.at { next } else { 0 };
+            for (index, item) in items.iter().enumerate().skip(from) {
+                write(piece, item, &self.pieces, &mut self.first);
+                if piece.len() >= PIECE && index + 1 < items.len() {
+                    self.at = Position::Next(index + 1);
+                    return false;
+                }
+            }
+        } else {
+            let after = if let Position::After(key) = &self.at { Some(key.clone()) } else { None };
+            for item in self.listed.snapshot.range(&self.listed.range, after.as_deref()) {
+                if !self.listed.selection.takes(item) {
+                    continue;
+                }
+                write(piece, item, &self.pieces, &mut self.first);
+                if piece.len() >= PIECE {
+                    self.at = Position::After(item.key.clone());
+                    return false;
+                }
+            }
+        }
+        piece.put_slice(b"]}\n");
+        true
+    }
+}
+
+fn write(piece: &mut BytesMut, item: &Item, pieces: &Pieces, first: &mut bool) {
+    if !std::mem::take(first) {
+        piece.put_u8(b',');
+    }
+    match &pieces.row {
+        None => item.write(item.revision, piece),
+        Some(row) => piece.put_slice(row.of(item.value()).to_string().as_bytes()),
+    }
+}
+
+/// The list as YAML, or indented: for people, who ask for few.
+fn whole(cx: &Context, form: Form, listed: &Listed) -> Result<Response> {
+    let objects = listed.collected().iter().map(|item| cx.to_served(item.value())).collect();
+    cx.answer(form)?.list(objects, listed.metadata())
+}

@@ -1,0 +1,268 @@
+//! WATCH: a cursor in a history that all watchers share.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{body::Body, response::Response};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, header};
+use rand::RngExt as _;
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, get::wait_for, options::List, selection::Selection};
+use crate::{
+    answer::Row,
+    negotiate::{Media, View},
+    status::{Result, Status},
+    window::{Event, Item, Run, Snapshot, Window, frame},
+};
+
+/// How often a watcher that wants bookmarks gets one.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+/// So long before its end, a watch sends a last bookmark.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// No watch lasts longer than so many seconds: a day.
+const LONGEST: u64 = 24 * 60 * 60;
+/// At most so many events are handled at once.
+const RUN: usize = 256;
+/// Pieces of the initial state have about so many bytes.
+const PIECE: usize = 64 * 1024;
+
+/// Answers a stream of changes.
+pub(super) async fn watch(cx: &Context) -> Result<Response> {
+    let form = cx.form(|view| !matches!(view, View::MetadataList(_)))?;
+    if form.media == Media::Yaml {
+        return Err(Status::not_acceptable(&["application/json"]));
+    }
+    let options = cx.list_options()?;
+    let selection = cx.selection()?;
+    let window = cx.server.registry.window(&cx.kind);
+    let row = cx.answer(form)?.row(form.view);
+    wait_for(cx, options.revision).await?;
+    let watcher = Watcher::start(cx, &options, selection, window, row);
+    let stream = futures::stream::unfold(watcher, |mut watcher| async move {
+        let piece = watcher.next().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(piece), watcher))
+    });
+    let mut response = Response::new(Body::from_stream(stream));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+struct Watcher {
+    window: Arc<Window>,
+    selection: Selection,
+    everything: bool,
+    range: String,
+    row: Option<Row>,
+    /// The synthetic beginning: the state that is sent first, and the last key that was sent.
+    initial: Option<(Snapshot, Option<Arc<str>>)>,
+    /// A bookmark that says that the beginning is over.
+    announce: bool,
+    cursor: u64,
+    news: watch::Receiver<u64>,
+    bookmarks: Option<Instant>,
+    deadline: Instant,
+    said_farewell: bool,
+    shutdown: CancellationToken,
+    over: bool,
+    _alive: Alive,
+}
+
+/// Counts the watchers that are alive.
+struct Alive(Arc<crate::metrics::Metrics>, String);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.watchers(&self.1, -1);
+    }
+}
+
+impl Watcher {
+    fn start(cx: &Context, options: &List, selection: Selection, window: Arc<Window>, row: Option<Row>) -> Self {
+        let news = window.news();
+        let from_now = matches!(options.revision, None | Some(0));
+        let fresh = options.initial_events.unwrap_or(from_now);
+        let snapshot = window.snapshot();
+        let cursor = if fresh || from_now { snapshot.revision } else { options.revision.unwrap_or(0) };
+        let seconds = options
+            .timeout_seconds
+            .map(|asked| asked.min(LONGEST))
+            .unwrap_or_else(|| rand::rng().random_range(1800..3600));
+        let range = match (cx.kind.namespaced, cx.namespace()) {
+            (true, namespace) if !namespace.is_empty() => format!("{}{namespace}/", cx.kind.prefix),
+            _ => cx.kind.prefix.clone(),
+        };
+        cx.server.metrics.watchers(&cx.kind.plural, 1);
+        Self {
+            everything: selection.is_everything() && range == cx.kind.prefix,
+            window,
+            selection,
+            range,
+            row,
+            initial: fresh.then_some((snapshot, None)),
+            announce: options.initial_events == Some(true) && options.bookmarks,
+            cursor,
+            news,
+            bookmarks: options.bookmarks.then(|| Instant::now() + BOOKMARKS),
+            deadline: Instant::now() + Duration::from_secs(seconds),
+            said_farewell: false,
+            shutdown: cx.server.shutdown.clone(),
+            over: false,
+            _alive: Alive(cx.server.metrics.clone(), cx.kind.plural.clone()),
+        }
+    }
+
+    /// The next piece of the stream; nothing when it is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        while !self.over {
+            if let Some(piece) = self.initial() {
+                return Some(piece);
+            }
+            self.news.borrow_and_update();
+            match self.window.events_after(self.cursor, RUN) {
+                Run::Gone(begins) => {
+                    self.over = true;
+                    return Some(self.gone(begins));
+                }
+                Run::Events(events, up_to) => {
+                    self.cursor = up_to;
+                    if let Some(piece) = self.piece(&events) {
+                        return Some(piece);
+                    }
+                    if events.len() == RUN {
+                        continue; // there may be more, and nothing of this run was for us
+                    }
+                }
+            }
+            if let Some(bookmark) = self.pause().await {
+                return Some(bookmark);
+            }
+        }
+        None
+    }
+
+    /// Waits for news. Answers a bookmark when it is time for one.
+    async fn pause(&mut self) -> Option<Bytes> {
+        let farewell = self.deadline.checked_sub(FAREWELL).filter(|_| self.bookmarks.is_some() && !self.said_farewell);
+        let next = [self.bookmarks, farewell].into_iter().flatten().min().unwrap_or(self.deadline).min(self.deadline);
+        tokio::select! {
+            changed = self.news.changed() => { self.over |= changed.is_err(); None }
+            () = self.shutdown.cancelled() => { self.over = true; None }
+            () = tokio::time::sleep_until(next) => {
+                if Instant::now() >= self.deadline {
+                    self.over = true;
+                    return None;
+                }
+                self.said_farewell |= farewell.is_some_and(|at| at <= Instant::now());
+                self.bookmarks = self.bookmarks.map(|_| Instant::now() + BOOKMARKS);
+                if let Run::Events(events, up_to) = self.window.events_after(self.cursor, 1)
+                    && events.is_empty()
+                {
+                    self.cursor = up_to;
+                }
+                Some(self.bookmark(false))
+            }
+        }
+    }
+
+    /// A piece of the synthetic beginning.
+    fn initial(&mut self) -> Option<Bytes> {
+        let (snapshot, mut after) = self.initial.take()?;
+        let mut piece = BytesMut::new();
+        let mut complete = true;
+        for item in snapshot.range(&self.range, after.clone().as_deref()) {
+            after = Some(item.key.clone());
+            if self.selection.takes(item) {
+                piece.extend_from_slice(&line(self.row.as_mut(), "ADDED", item, item.revision));
+            }
+            if piece.len() >= PIECE {
+                complete = false;
+                break;
+            }
+        }
+        if !complete {
+            self.initial = Some((snapshot, after));
+        } else if self.announce {
+            piece.extend_from_slice(&self.bookmark(true));
+        }
+        (!piece.is_empty()).then(|| piece.freeze())
+    }
+
+    /// What these events are to this watcher; nothing, if they are nothing to it.
+    fn piece(&mut self, events: &[Arc<Event>]) -> Option<Bytes> {
+        let mut single: Option<Bytes> = None;
+        let mut many = BytesMut::new();
+        for event in events {
+            let Some(line) = self.line(event) else { continue };
+            match single.take() {
+                // One event is sent as the bytes that all watchers share; several are put together for one write.
+                None if many.is_empty() => single = Some(line),
+                Some(first) => {
+                    many.extend_from_slice(&first);
+                    many.extend_from_slice(&line);
+                }
+                None => many.extend_from_slice(&line),
+            }
+        }
+        single.or_else(|| (!many.is_empty()).then(|| many.freeze()))
+    }
+
+    fn line(&mut self, event: &Event) -> Option<Bytes> {
+        if self.everything && self.row.is_none() {
+            return Some(event.frame());
+        }
+        if !event.item.key.starts_with(&self.range) {
+            return None;
+        }
+        let before = event.previous.as_ref().filter(|p| self.selection.takes(p));
+        let now = !event.deleted && self.selection.takes(&event.item);
+        let (change, item) = match (before, now) {
+            (None, false) => return None,
+            (None, true) => ("ADDED", &event.item),
+            (Some(_), true) => ("MODIFIED", &event.item),
+            // What leaves the selection is told as it was before, with the revision of the change.
+            (Some(before), false) => ("DELETED", before),
+        };
+        if self.row.is_none() && change == event.change() {
+            return Some(event.frame());
+        }
+        Some(line(self.row.as_mut(), change, item, event.revision))
+    }
+
+    fn bookmark(&mut self, initial_events_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
+        if initial_events_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match &mut self.row {
+            Some(row) => row.bookmark(metadata),
+            None => json!({"metadata": metadata}),
+        };
+        self.told("BOOKMARK", object)
+    }
+
+    fn told(&self, change: &str, mut object: Value) -> Bytes {
+        if object.get("kind").is_none() {
+            object["kind"] = self.selection.kind().into();
+            object["apiVersion"] = self.selection.api_version().into();
+        }
+        Bytes::from(format!("{}\n", json!({"type": change, "object": object})))
+    }
+
+    fn gone(&self, begins: u64) -> Bytes {
+        let status = Status::expired(format!("too old resource version: {} ({begins})", self.cursor));
+        Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status.object()})))
+    }
+}
+
+fn line(row: Option<&mut Row>, change: &str, item: &Item, revision: u64) -> Bytes {
+    match row {
+        None => frame(change, item, revision),
+        Some(row) => {
+            let object = row.shown(item.value_at(revision));
+            Bytes::from(format!("{}\n", json!({"type": change, "object": object})))
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The live table of descriptors: everything that the corridor needs to know of a kind.
+//!
+//! Handlers, discovery, OpenAPI and tables read these; none of them names a kind. [`builtin`] is the list of the kinds
+//! that are compiled in.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, OnceLock},
+};
+
+use onex_crds::Invalid;
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use crate::schema::Schema;
+
+/// One kind in one version, as clients see it.
+pub struct Kind {
+    /// The API group; empty for the core.
+    pub group: String,
+    /// The version: `v1`, `v1beta1`.
+    pub version: String,
+    /// The kind: `MinerSet`.
+    pub kind: String,
+    /// The resource name: `minersets`.
+    pub plural: String,
+    /// The singular name: `minerset`.
+    pub singular: String,
+    /// Short names: `ms`.
+    pub short_names: Vec<String>,
+    /// Categories: `all`.
+    pub categories: Vec<String>,
+    /// Objects live in namespaces.
+    pub namespaced: bool,
+    /// There is a status subresource.
+    pub status: bool,
+    /// There is a scale subresource.
+    pub scale: Option<Scale>,
+    /// Further subresources, as discovery lists them.
+    pub subresources: Vec<Subresource>,
+    /// Strategic merge patch is accepted (compiled-in kinds).
+    pub strategic: bool,
+    /// The printed columns; the first is the name.
+    pub columns: Vec<Column>,
+    /// Fields that `fieldSelector` knows besides `metadata.name` and `metadata.namespace`: the label, and the path.
+    pub selectable: Vec<(String, Vec<String>)>,
+    /// Where objects are stored: `/registry/pods/`, with a slash at the end.
+    pub prefix: String,
+    /// A deletion answers the object rather than a `Status`.
+    pub returns_deleted: bool,
+    /// PUT may come without a resourceVersion.
+    pub unconditional_update: bool,
+    /// All objects can be deleted with one request.
+    pub deletes_collections: bool,
+    /// PUT to a name that does not exist creates it.
+    pub create_on_update: bool,
+    /// `metadata.generation` is kept (kinds with a spec).
+    pub generation: bool,
+    /// `status` in the body of a create is kept: nodes register with theirs.
+    pub status_on_create: bool,
+    /// What names look like.
+    pub names: Names,
+    /// What the kind does beyond its schema.
+    pub hooks: Hooks,
+    /// How objects are turned from the stored form to this kind and back, where several kinds share one store (events).
+    pub conversion: Option<Conversion>,
+    /// The schema as published, made at first need.
+    pub published: Published,
+    compiled: OnceLock<Arc<Schema>>,
+}
+
+/// How `/scale` maps onto the object. Paths as in `.spec.replicas`, split at the dots.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    /// Where the wanted number is.
+    pub spec: Vec<String>,
+    /// Where the number seen is.
+    pub status: Vec<String>,
+    /// Where the selector is: text, or a LabelSelector object.
+    pub selector: Vec<String>,
+}
+
+/// A subresource other than status and scale, as discovery lists it.
+#[derive(Clone, Debug)]
+pub struct Subresource {
+    /// The last segment: `log`.
+    pub name: &'static str,
+    /// The kind that it speaks: group, version, kind.
+    pub speaks: (&'static str, &'static str, &'static str),
+    /// What can be done with it.
+    pub verbs: &'static [&'static str],
+}
+
+/// One printed column.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// The heading.
+    pub name: String,
+    /// `string`, `integer`, `number`, `boolean` or `date`.
+    pub kind: String,
+    /// `name` for the first column.
+    pub format: String,
+    /// What it says.
+    pub description: String,
+    /// 0 is always shown; more only with `-o wide`.
+    pub priority: i32,
+    /// Where the cell comes from.
+    pub cell: Cell,
+}
+
+/// Where a cell comes from.
+#[derive(Clone)]
+pub enum Cell {
+    /// A path into the object, as a CRD's JSONPath without braces: `.spec.minerType`.
+    Path(String),
+    /// A function of the object and of the time (seconds since 1970), for what a path cannot say.
+    Function(fn(&Value, i64) -> Value),
+}
+
+impl std::fmt::Debug for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Self::Function(_) => f.write_str("Function"),
+        }
+    }
+}
+
+/// What names look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// An RFC 1123 subdomain: the usual.
+    Subdomain,
+    /// An RFC 1123 label: namespaces.
+    Label,
+    /// An RFC 1035 label: services.
+    Label1035,
+    /// Anything that is one path segment: RBAC.
+    Segment,
+}
+
+/// What a kind does beyond its schema. All are functions over the value, so that what a client sent comes back.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// Fills in what the user left out. Never overwrites what they wrote.
+    pub fill: fn(&mut Value),
+    /// What is wrong, and at which field. The old object is there on update.
+    pub check: fn(&Value, Option<&Value>) -> Vec<Invalid>,
+    /// What is legal, and still worth a warning.
+    pub warn: fn(&Value) -> Vec<String>,
+    /// Right before a create or an update of the main resource is stored: sets what only the server sets.
+    /// The old object is there on update.
+    ///
+    /// It is also asked when an object is marked for deletion: then `metadata.deletionTimestamp` is newly set.
+    pub prepare: fn(&mut Value, Option<&Value>),
+    /// For how many seconds the object stays after a deletion, given what the client asked for.
+    pub grace: fn(&Value, Option<i64>) -> i64,
+    /// The object may not go yet for a reason other than `metadata.finalizers`: a namespace's own finalizers.
+    pub held: fn(&Value) -> bool,
+}
+
+/// Two ways to say the same thing.
+#[derive(Clone, Copy)]
+pub struct Conversion {
+    /// From this kind to the stored form.
+    pub store: fn(Value) -> Value,
+    /// From the stored form to this kind.
+    pub serve: fn(Value) -> Value,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            fill: |_| {},
+            check: |_, _| Vec::new(),
+            warn: |_| Vec::new(),
+            prepare: |_, _| {},
+            grace: |_, _| 0,
+            held: |_| false,
+        }
+    }
+}
+
+/// The OpenAPI v3 schema of the kind and of what it refers to.
+pub struct Published {
+    make: Box<dyn Fn() -> (String, BTreeMap<String, Value>) + Send + Sync>,
+    made: OnceLock<(String, BTreeMap<String, Value>)>,
+}
+
+impl Published {
+    /// `make` answers the name of the kind's own schema, and all schemas by name.
+    /// References look like `#/components/schemas/NAME`.
+    pub fn new(make: impl Fn() -> (String, BTreeMap<String, Value>) + Send + Sync + 'static) -> Self {
+        Self { make: Box::new(make), made: OnceLock::new() }
+    }
+
+    /// The name of the kind's own schema.
+    pub fn name(&self) -> &str {
+        &self.made().0
+    }
+
+    /// The kind's schema and all that it refers to, by name.
+    pub fn schemas(&self) -> &BTreeMap<String, Value> {
+        &self.made().1
+    }
+
+    fn made(&self) -> &(String, BTreeMap<String, Value>) {
+        self.made.get_or_init(|| (self.make)())
+    }
+}
+
+impl Kind {
+    /// A kind with the usual behaviour, for [`builtin`] and for CRDs to refine.
+    pub fn new(group: &str, version: &str, kind: &str, plural: &str, published: Published) -> Self {
+        Self {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            kind: kind.to_owned(),
+            plural: plural.to_owned(),
+            singular: kind.to_lowercase(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced: true,
+            status: false,
+            scale: None,
+            subresources: Vec::new(),
+            strategic: true,
+            columns: crate::table::usual_columns(),
+            selectable: Vec::new(),
+            prefix: format!("/registry/{plural}/"),
+            returns_deleted: false,
+            unconditional_update: true,
+            deletes_collections: true,
+            create_on_update: false,
+            generation: false,
+            status_on_create: false,
+            names: Names::Subdomain,
+            hooks: Hooks::default(),
+            conversion: None,
+            published,
+            compiled: OnceLock::new(),
+        }
+    }
+
+    /// `v1`, or `apps.onex.io/v1beta1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The compiled schema, made at first need.
+    pub fn schema(&self) -> &Arc<Schema> {
+        self.compiled.get_or_init(|| {
+            let schemas = self.published.schemas();
+            let definitions = Value::Object(schemas.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+            Schema::compile(
+                &serde_json::json!({"$ref": format!("#/components/schemas/{}", self.published.name())}),
+                &definitions,
+            )
+        })
+    }
+
+    /// The verbs that the main resource has.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        if self.deletes_collections {
+            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+        } else {
+            &["create", "delete", "get", "list", "patch", "update", "watch"]
+        }
+    }
+
+    /// The key of an object in the store.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced { format!("{}{namespace}/{name}", self.prefix) } else { format!("{}{name}", self.prefix) }
+    }
+}
+
+/// The table of kinds. It changes when CustomResourceDefinitions do.
+pub struct Kinds {
+    table: RwLock<Arc<Table>>,
+}
+
+/// One state of the table.
+pub struct Table {
+    /// The kinds, in the order of discovery.
+    pub kinds: Vec<Arc<Kind>>,
+    by_path: HashMap<(String, String, String), Arc<Kind>>,
+}
+
+impl Kinds {
+    /// A table of these kinds.
+    pub fn new(kinds: Vec<Kind>) -> Self {
+        let kinds: Vec<_> = kinds.into_iter().map(Arc::new).collect();
+        let path = |k: &Arc<Kind>| ((k.group.clone(), k.version.clone(), k.plural.clone()), k.clone());
+        let by_path = kinds.iter().map(path).collect();
+        Self { table: RwLock::new(Arc::new(Table { kinds, by_path })) }
+    }
+
+    /// The table as it is now.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.read().clone()
+    }
+
+    /// The kind that is served at this path.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        let path = (group.to_owned(), version.to_owned(), plural.to_owned());
+        self.table.read().by_path.get(&path).cloned()
+    }
+
+    /// A kind of the core group.
+    ///
+    /// # Panics
+    /// If there is none of that name: the callers name kinds that are always compiled in.
+    pub fn core(&self, plural: &str) -> Arc<Kind> {
+        self.find("", "v1", plural).expect("core kinds are compiled in")
+    }
+
+    /// What windows are needed: a prefix, and the paths of the fields that selectors know there.
+    ///
+    /// Where several kinds share a prefix, the one without a conversion speaks for the stored form.
+    pub fn stored(&self) -> Vec<(String, Vec<Vec<String>>)> {
+        let table = self.table();
+        let stored = table.kinds.iter().filter(|k| k.conversion.is_none());
+        stored.map(|k| (k.prefix.clone(), k.selectable.iter().map(|(_, path)| path.clone()).collect())).collect()
+    }
+}

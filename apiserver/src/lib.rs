@@ -1,0 +1,212 @@
+//! The REST and watch face of the kinds.
+//!
+//! kubectl, client-go, kube-rs and every other Kubernetes client talk to this crate as if it were kube-apiserver. It
+//! names no kind outside [`builtin`] and [`admission`], but for the few that it is made of itself (namespaces, events,
+//! nodes), and keeps no truth: that is the storage's. Start at
+//! [`Apiserver`]; [`router`] shows the layers in the order in which a request meets them.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use onex_storage::Storage;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+pub mod admission;
+mod answer;
+pub mod authn;
+mod authz;
+mod body;
+mod bootstrap;
+pub mod builtin;
+pub mod discovery;
+mod gzip;
+mod handlers;
+mod health;
+pub mod kinds;
+mod kubelets;
+mod limits;
+pub mod meta;
+mod metrics;
+pub mod negotiate;
+pub mod openapi;
+pub mod patch;
+pub mod protobuf;
+pub mod registry;
+pub mod request;
+mod router;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod table;
+pub mod version;
+pub mod window;
+
+use authn::{Tokens, User};
+use kinds::Kinds;
+use kubelets::Kubelets;
+use metrics::Metrics;
+use registry::{Clock, Registry};
+use window::{Bounds, Windows};
+
+/// What can be set of the apiserver.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where it listens. Port 0 takes a free one.
+    pub listen: String,
+    /// A file of static tokens, `token,user,uid,"group,group"` a line. Empty: none.
+    pub token_file: String,
+    /// Requests that change nothing, at the same time. More are answered 429.
+    pub max_requests_in_flight: usize,
+    /// Requests that change something, at the same time. More are answered 429.
+    pub max_mutating_requests_in_flight: usize,
+    /// A request that is no watch and no log is answered 504 after so many seconds.
+    pub request_timeout_seconds: u64,
+    /// Watchers may resume, and pages go on, for so many seconds.
+    pub history_seconds: u64,
+    /// History that refers to more bytes than this, per resource, is forgotten from its old end.
+    pub history_bytes: usize,
+    /// Events are deleted after so many seconds.
+    pub event_ttl_seconds: u64,
+    /// Admission rules that are not asked, by name: `NamespaceAutoProvision`, `NamespaceLifecycle`, `MinerSet`.
+    pub disable_admission: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:52443".to_owned(),
+            token_file: String::new(),
+            max_requests_in_flight: 2000,
+            max_mutating_requests_in_flight: 1000,
+            request_timeout_seconds: 60,
+            history_seconds: 300,
+            history_bytes: 64 * 1024 * 1024,
+            event_ttl_seconds: 2 * 60 * 60,
+            disable_admission: Vec::new(),
+        }
+    }
+}
+
+/// What the apiserver is given.
+pub struct Handles {
+    /// Where the truth lives.
+    pub storage: Arc<dyn Storage>,
+    /// How kubelets are asked for logs: TLS with a client certificate that they trust. Without it there are no logs.
+    pub kubelet: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// A situation that keeps the apiserver from starting.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store could not be read.
+    #[error("the store could not be read")]
+    Storage(#[from] onex_storage::Error),
+    /// The token file is not as it should be.
+    #[error("the token file {path}: {why}")]
+    Tokens {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// The apiserver.
+pub struct Apiserver {
+    inner: Arc<Inner>,
+}
+
+/// What all requests share.
+pub(crate) struct Inner {
+    settings: Settings,
+    kinds: Arc<Kinds>,
+    windows: Arc<Windows>,
+    registry: Registry,
+    tokens: Tokens,
+    kubelets: Kubelets,
+    metrics: Arc<Metrics>,
+    limits: limits::InFlight,
+    documents: discovery::Documents,
+    openapi: openapi::Documents,
+    clock: Clock,
+    feed_from: u64,
+    /// Reads are right once the windows show this revision: that of the store when we started.
+    ready_at: u64,
+    shutdown: CancellationToken,
+}
+
+impl Inner {
+    /// Now, in seconds since 1970.
+    pub(crate) fn now(&self) -> i64 {
+        (self.clock)().as_second()
+    }
+}
+
+impl Apiserver {
+    /// Reads the store. Requests are answered once [`Apiserver::run`] runs.
+    ///
+    /// # Errors
+    /// When the store or the token file cannot be read.
+    pub async fn new(settings: Settings, handles: Handles) -> Result<Self, Error> {
+        let tokens = Tokens::read(&settings.token_file)?;
+        let kinds = Arc::new(Kinds::new(builtin::kinds()));
+        let bounds =
+            Bounds { age: Duration::from_secs(settings.history_seconds), bytes: settings.history_bytes, pins: 64 };
+        let windows = Arc::new(Windows::new(handles.storage.clone(), kinds.stored(), bounds));
+        let feed_from = windows.load().await?;
+        let ready_at = windows.newest().await?;
+        let clock: Clock = Arc::new(jiff::Timestamp::now);
+        let mut rules = admission::rules();
+        rules.retain(|rule| !settings.disable_admission.iter().any(|name| name == rule.name()));
+        let registry = Registry::new(handles.storage, windows.clone(), kinds.clone(), rules, clock.clone());
+        let inner = Inner {
+            limits: limits::InFlight::new(&settings),
+            settings,
+            windows,
+            registry,
+            tokens,
+            kubelets: Kubelets::new(handles.kubelet),
+            metrics: Arc::new(Metrics::new()),
+            documents: discovery::Documents::new(&kinds),
+            openapi: openapi::Documents::new(&kinds),
+            kinds,
+            clock,
+            feed_from,
+            ready_at,
+            shutdown: CancellationToken::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The face for clients on the network, who show a certificate or a token.
+    pub fn router(&self) -> Router {
+        router::router(self.inner.clone())
+    }
+
+    /// The face for a client in this process, who is who the caller says.
+    pub fn router_as(&self, user: &str, groups: &[&str]) -> Router {
+        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+        self.router().layer(axum::Extension(User::new(user, groups)))
+    }
+
+    /// Keeps the windows complete, the system namespaces there and old events away, until `shutdown`. Watches end then.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let inner = &self.inner;
+        let feed = inner.windows.feed(inner.feed_from, shutdown.clone());
+        let keep = bootstrap::keep(inner.clone(), shutdown.clone());
+        let end = async {
+            shutdown.cancelled().await;
+            inner.shutdown.cancel();
+        };
+        tokio::join!(feed, keep, end);
+    }
+
+    /// Waits until requests can be answered.
+    pub async fn ready(&self) {
+        while !health::is_ready(&self.inner) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}

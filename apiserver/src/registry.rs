@@ -1,0 +1,713 @@
+//! Step 4 of `kubectl apply`: the write path, once for all kinds.
+//!
+//! prepare → fill → admit → check → compare-and-put. What comes out is durable, and every read that begins after the
+//! answer sees it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use onex_crds::Invalid;
+use onex_storage::{Error as StorageError, Expected, Key, Revision, Storage};
+use rand::RngExt as _;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    admission::{Admit, Operation, Review},
+    kinds::{Kind, Kinds},
+    meta,
+    patch::{self, Writer},
+    status::{About, Result, Status},
+    window::{Item, Window, Windows},
+};
+
+/// The time, from outside.
+pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
+
+/// The write path.
+pub struct Registry {
+    storage: Arc<dyn Storage>,
+    windows: Arc<Windows>,
+    kinds: Arc<Kinds>,
+    admission: Vec<Box<dyn Admit>>,
+    clock: Clock,
+}
+
+/// Who writes, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Do everything but store it.
+    pub dry_run: bool,
+    /// The field manager.
+    pub manager: String,
+    /// The user's name, for admission.
+    pub user: String,
+    /// Managed fields are right already: the object comes from an apply.
+    pub tracked: bool,
+}
+
+/// Which part of an object a write is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All but the status.
+    Main,
+    /// The status.
+    Status,
+    /// The number of replicas.
+    Scale,
+    /// A namespace's own finalizers.
+    Finalize,
+    /// The node of a Pod.
+    Binding,
+}
+
+impl Part {
+    /// The subresource, as managed fields and admission name it.
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Self::Main => "",
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Finalize => "finalize",
+            Self::Binding => "binding",
+        }
+    }
+}
+
+/// An object that was written, or would have been.
+pub struct Written {
+    /// The object in its stored form, with its resourceVersion.
+    pub object: Value,
+    /// The same as an item, if it was stored.
+    pub item: Option<Arc<Item>>,
+    /// It was not there before.
+    pub created: bool,
+}
+
+/// What a deletion did.
+pub enum Deleted {
+    /// The object is gone; this was its last state.
+    Gone(Value),
+    /// The object stays until its finalizers, or its grace period, are done.
+    Marked(Value),
+}
+
+/// `DeleteOptions`, as far as they matter here.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    /// How long the object may stay.
+    pub grace_seconds: Option<i64>,
+    /// `Background`, `Foreground` or `Orphan`.
+    pub propagation: Option<String>,
+    /// Only if the object is this one.
+    pub uid: Option<String>,
+    /// Only if the object is at this revision.
+    pub resource_version: Option<String>,
+    /// Do everything but delete it.
+    pub dry_run: bool,
+    /// The user's name, for admission.
+    pub user: String,
+}
+
+/// How often a write is tried again when somebody else is faster.
+const ATTEMPTS: usize = 24;
+/// How often a new name is tried for a `generateName`.
+const NAMES: usize = 8;
+/// How long a write waits until readers see it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Registry {
+    /// A write path over `storage`. Admission is asked in the order given.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        windows: Arc<Windows>,
+        kinds: Arc<Kinds>,
+        admission: Vec<Box<dyn Admit>>,
+        clock: Clock,
+    ) -> Self {
+        Self { storage, windows, kinds, admission, clock }
+    }
+
+    /// The table of kinds.
+    pub fn kinds(&self) -> &Arc<Kinds> {
+        &self.kinds
+    }
+
+    /// Namespaces come to be when they are first used.
+    pub fn provisions(&self) -> bool {
+        self.admission.iter().any(|a| a.name() == "NamespaceAutoProvision")
+    }
+
+    /// The windows that reads look into.
+    pub fn windows(&self) -> &Arc<Windows> {
+        &self.windows
+    }
+
+    /// The window of a kind.
+    pub fn window(&self, kind: &Kind) -> Arc<Window> {
+        self.windows.of(&kind.prefix).expect("every kind of the table has a window")
+    }
+
+    /// Now, as metadata says it.
+    pub fn now(&self) -> String {
+        seconds((self.clock)())
+    }
+
+    /// The object, or 404.
+    pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Item>> {
+        self.window(kind).get(&kind.key(namespace, name)).ok_or_else(|| Status::not_found(about(kind, name)))
+    }
+
+    /// Stores a new object.
+    pub async fn create(&self, kind: &Arc<Kind>, namespace: &str, object: Value, options: &Options) -> Result<Written> {
+        let generated = object["metadata"]["name"].as_str().unwrap_or_default().is_empty();
+        for attempt in 1..=NAMES {
+            let object = self.prepare_new(kind, namespace, object.clone(), options)?;
+            match self.create_named(kind, namespace, object, options).await {
+                Err(status) if generated && status.reason == "AlreadyExists" && attempt < NAMES => {}
+                Err(status) if generated && status.reason == "AlreadyExists" => {
+                    let name = status.details["name"].as_str().unwrap_or_default().to_owned();
+                    return Err(Status::no_free_name(about(kind, &name)));
+                }
+                other => return other,
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    async fn create_named(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        mut object: Value,
+        options: &Options,
+    ) -> Result<Written> {
+        let name = text(&object["metadata"]["name"]).to_owned();
+        (kind.hooks.fill)(&mut object);
+        (kind.hooks.prepare)(&mut object, None);
+        self.admit(Review::create(kind, namespace, &mut object, options)).await?;
+        meta::leave_out_empty(&mut object["metadata"]);
+        self.check(kind, &object, None)?;
+        if !options.tracked {
+            self.track(kind, Part::Main, None, &mut object, options);
+        }
+        if options.dry_run {
+            if let Ok(existing) = self.get(kind, namespace, &name) {
+                return Err(Status::already_exists(about(kind, &name), is_terminating(&existing.value())));
+            }
+            return Ok(Written { object, item: None, created: true });
+        }
+        match self.put(kind, &kind.key(namespace, &name), object, Expected::Absent, true).await {
+            Err(StorageError::Conflict { current }) => {
+                let there = current.as_ref().and_then(|entry| serde_json::from_slice::<Value>(&entry.value).ok());
+                self.catch_up(current).await; // who is told that it exists must also find it
+                Err(Status::already_exists(about(kind, &name), there.is_some_and(|object| is_terminating(&object))))
+            }
+            other => other.map_err(stored),
+        }
+    }
+
+    fn prepare_new(&self, kind: &Kind, namespace: &str, mut object: Value, options: &Options) -> Result<Value> {
+        let meta = metadata(&mut object)?;
+        if text(meta.get("resourceVersion").unwrap_or(&Value::Null)).parse::<u64>().is_ok_and(|revision| revision != 0)
+        {
+            return Err(Status::plain("resourceVersion should not be set on objects to be created"));
+        }
+        for field in [
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "resourceVersion",
+            "generation",
+        ] {
+            meta.remove(field);
+        }
+        if !options.tracked {
+            meta.remove("managedFields");
+        }
+        if kind.namespaced {
+            meta.insert("namespace".to_owned(), namespace.into());
+        } else {
+            meta.remove("namespace");
+        }
+        if text(meta.get("name").unwrap_or(&Value::Null)).is_empty() {
+            let prefix = text(meta.get("generateName").unwrap_or(&Value::Null)).to_owned();
+            if prefix.is_empty() {
+                let cause = Invalid::required("metadata.name", "name or generateName is required");
+                return Err(Status::invalid(&kind.group, &kind.kind, "", &[cause]));
+            }
+            meta.insert("name".to_owned(), generated(&prefix).into());
+        }
+        meta.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
+        meta.insert("creationTimestamp".to_owned(), self.now().into());
+        if kind.generation {
+            meta.insert("generation".to_owned(), 1.into());
+        }
+        if kind.status && !kind.status_on_create {
+            remove(&mut object, "status");
+        }
+        Ok(object)
+    }
+
+    /// Changes an object. `change` answers the wanted object from the present one, and is asked again when somebody else
+    /// was faster.
+    pub async fn update(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        part: Part,
+        options: &Options,
+        change: impl Fn(&Value) -> Result<Wanted>,
+    ) -> Result<Written> {
+        let key = kind.key(namespace, name);
+        for _ in 0..ATTEMPTS {
+            let item = self.get(kind, namespace, name)?;
+            let old = item.value();
+            let wanted = change(&old)?;
+            let Some(new) = self.prepare_changed(kind, namespace, part, &old, wanted, options).await? else {
+                return Ok(Written { object: old, item: Some(item), created: false });
+            };
+            if options.dry_run {
+                return Ok(Written { object: new, item: None, created: false });
+            }
+            let expected = Revision(item.revision);
+            let outcome = if self.is_done(kind, &new) {
+                self.remove(&key, expected).await.map(|()| Written { object: new, item: None, created: false })
+            } else {
+                self.put(kind, &key, new, Expected::At(expected), false).await
+            };
+            match outcome {
+                Err(StorageError::Conflict { current }) => self.catch_up(current).await,
+                other => return other.map_err(stored),
+            }
+        }
+        Err(Status::modified(about(kind, name)))
+    }
+
+    /// The object to store; nothing if nothing changes.
+    async fn prepare_changed(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        part: Part,
+        old: &Value,
+        wanted: Wanted,
+        options: &Options,
+    ) -> Result<Option<Value>> {
+        let Wanted { mut object, tracked } = wanted;
+        self.hold_preconditions(kind, old, &object)?;
+        keep(kind, part, old, &mut object)?;
+        if part == Part::Main {
+            (kind.hooks.fill)(&mut object);
+            (kind.hooks.prepare)(&mut object, Some(old));
+        }
+        self.admit(Review::update(kind, namespace, part, old, &mut object, options)).await?;
+        meta::leave_out_empty(&mut object["metadata"]);
+        if matches!(part, Part::Main | Part::Status | Part::Scale) {
+            self.check(kind, &object, Some(old))?;
+        }
+        bump_generation(kind, old, &mut object);
+        if !tracked {
+            self.track(kind, part, Some(old), &mut object, options);
+        }
+        Ok((object != *old).then_some(object))
+    }
+
+    fn track(&self, kind: &Kind, part: Part, old: Option<&Value>, object: &mut Value, options: &Options) {
+        let (api_version, now) = (kind.api_version(), self.now());
+        let writer =
+            Writer { manager: &options.manager, api_version: &api_version, subresource: part.subresource(), now: &now };
+        let Some(conversion) = kind.conversion else {
+            return patch::track_update(old, object, writer, kind.schema());
+        };
+        // Managers own fields under the names that they wrote them with.
+        let old = old.map(|old| (conversion.serve)(old.clone()));
+        let mut served = (conversion.serve)(object.clone());
+        patch::track_update(old.as_ref(), &mut served, writer, kind.schema());
+        copy(&served["metadata"], &mut object["metadata"], "managedFields");
+    }
+
+    fn hold_preconditions(&self, kind: &Kind, old: &Value, new: &Value) -> Result<()> {
+        let (old, new) = (&old["metadata"], &new["metadata"]);
+        let name = text(&old["name"]);
+        let uid = text(&new["uid"]);
+        if !uid.is_empty() && uid != text(&old["uid"]) {
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", text(&old["uid"]));
+            return Err(Status::conflict(about(kind, name), why));
+        }
+        match text(&new["resourceVersion"]) {
+            "" | "0" if kind.unconditional_update => Ok(()),
+            "" | "0" => Err(unversioned(kind, name)),
+            seen if seen == text(&old["resourceVersion"]) => Ok(()),
+            seen if seen.parse::<u64>().is_err() => {
+                let cause = Invalid::value("metadata.resourceVersion", seen, "must be a number");
+                Err(Status::invalid(&kind.group, &kind.kind, name, &[cause]))
+            }
+            _ => Err(Status::modified(about(kind, name))),
+        }
+    }
+
+    fn check(&self, kind: &Kind, object: &Value, old: Option<&Value>) -> Result<()> {
+        if !patch::nests_within(object, patch::MOST_LEVELS) {
+            return Err(Status::bad_request(format!("the object is nested deeper than {} levels", patch::MOST_LEVELS)));
+        }
+        let mut wrong = meta::check(&object["metadata"], old.map(|o| &o["metadata"]), kind);
+        wrong.extend((kind.hooks.check)(object, old));
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(Status::invalid(&kind.group, &kind.kind, text(&object["metadata"]["name"]), &wrong))
+    }
+
+    async fn admit(&self, mut review: Review<'_>) -> Result<()> {
+        for admit in &self.admission {
+            admit.admit(&mut review, self).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes an object, or marks it for deletion.
+    pub async fn delete(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted> {
+        let key = kind.key(namespace, name);
+        for _ in 0..ATTEMPTS {
+            let item = self.get(kind, namespace, name)?;
+            let old = item.value();
+            hold_delete_preconditions(kind, &old, options)?;
+            self.admit(Review::delete(kind, namespace, &old, options)).await?;
+            let marked = self.marked(kind, &old, options);
+            if options.dry_run {
+                return Ok(marked.map_or(Deleted::Gone(old), Deleted::Marked));
+            }
+            let expected = Revision(item.revision);
+            let outcome = match marked {
+                None => self.remove(&key, expected).await.map(|()| Deleted::Gone(old)),
+                Some(same) if same == old => return Ok(Deleted::Marked(old)),
+                Some(marked) => {
+                    let put = self.put(kind, &key, marked, Expected::At(expected), false).await;
+                    put.map(|written| Deleted::Marked(written.object))
+                }
+            };
+            match outcome {
+                Err(StorageError::Conflict { current }) => self.catch_up(current).await,
+                other => return other.map_err(stored),
+            }
+        }
+        Err(Status::modified(about(kind, name)))
+    }
+
+    /// The object as it is to stay for now; nothing if it may go at once.
+    fn marked(&self, kind: &Kind, old: &Value, options: &DeleteOptions) -> Option<Value> {
+        let mut new = old.clone();
+        let finalizers = finalizers(old, options.propagation.as_deref());
+        let mut grace = (kind.hooks.grace)(old, options.grace_seconds).max(0);
+        let meta = new["metadata"].as_object_mut().expect("stored objects have metadata");
+        let before = meta.get("deletionGracePeriodSeconds").and_then(Value::as_i64);
+        let was_marked = meta.contains_key("deletionTimestamp");
+        if was_marked {
+            grace = grace.min(before.unwrap_or(0)); // a second deletion may only shorten
+        }
+        if finalizers.is_empty() && grace == 0 && !(kind.hooks.held)(old) {
+            return None;
+        }
+        if finalizers.is_empty() {
+            meta.remove("finalizers");
+        } else {
+            meta.insert("finalizers".to_owned(), finalizers.into());
+        }
+        if !was_marked || Some(grace) != before {
+            let grace_period = Duration::from_secs(grace.unsigned_abs());
+            let until = (self.clock)().checked_add(grace_period).unwrap_or(jiff::Timestamp::MAX);
+            meta.insert("deletionTimestamp".to_owned(), seconds(until).into());
+            meta.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+            if !was_marked && let Some(generation) = meta.get("generation").and_then(Value::as_i64) {
+                meta.insert("generation".to_owned(), (generation + 1).into());
+            }
+            (kind.hooks.prepare)(&mut new, Some(old));
+        }
+        Some(new)
+    }
+
+    /// The object waited only for its finalizers, and they are done.
+    fn is_done(&self, kind: &Kind, object: &Value) -> bool {
+        let meta = &object["metadata"];
+        is_terminating(object)
+            && meta["finalizers"].as_array().is_none_or(Vec::is_empty)
+            && meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+            && !(kind.hooks.held)(object)
+    }
+
+    async fn put(
+        &self,
+        kind: &Kind,
+        key: &str,
+        mut object: Value,
+        expected: Expected,
+        created: bool,
+    ) -> Result<Written, StorageError> {
+        if let Some(meta) = object["metadata"].as_object_mut() {
+            meta.remove("resourceVersion"); // the store knows it, and only the store
+        }
+        let raw = Bytes::from(serde_json::to_vec(&object).expect("a JSON value can be written"));
+        let key = Key(Arc::from(key));
+        let revision = self.storage.put(&key, raw.clone(), expected).await?;
+        self.windows.reached(revision.0, PATIENCE).await;
+        object["metadata"]["resourceVersion"] = revision.0.to_string().into();
+        let item = match self.window(kind).get(&key.0) {
+            Some(item) if item.revision == revision.0 => Some(item),
+            _ => None, // changed again already
+        };
+        Ok(Written { object, item, created })
+    }
+
+    async fn remove(&self, key: &str, expected: Revision) -> Result<(), StorageError> {
+        let revision = self.storage.delete(&Key(Arc::from(key)), expected).await?;
+        self.windows.reached(revision.0, PATIENCE).await;
+        Ok(())
+    }
+
+    async fn catch_up(&self, current: Option<onex_storage::Entry>) {
+        match current {
+            Some(entry) => {
+                self.windows.reached(entry.revision.0, PATIENCE).await;
+            }
+            None => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+/// What `change` wants the object to be.
+pub struct Wanted {
+    /// The whole object.
+    pub object: Value,
+    /// Managed fields are right already: it came from an apply.
+    pub tracked: bool,
+}
+
+impl From<Value> for Wanted {
+    fn from(object: Value) -> Self {
+        Self { object, tracked: false }
+    }
+}
+
+/// What an error about an object says of it.
+pub fn about<'a>(kind: &'a Kind, name: &'a str) -> About<'a> {
+    About { group: &kind.group, resource: &kind.plural, name }
+}
+
+/// The answer to a write that the store refused.
+pub fn stored(error: StorageError) -> Status {
+    match error {
+        StorageError::Unavailable(cause) => {
+            tracing::error!(error = %cause, "the storage is unavailable");
+            Status::unavailable("the storage is unavailable; nothing was changed that was not acknowledged")
+        }
+        other => Status::internal(other),
+    }
+}
+
+/// The object is marked for deletion.
+pub fn is_terminating(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// A timestamp as metadata says it: UTC, whole seconds.
+pub fn seconds(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn remove(object: &mut Value, field: &str) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove(field);
+    }
+}
+
+fn metadata(object: &mut Value) -> Result<&mut Map<String, Value>> {
+    let Some(fields) = object.as_object_mut() else {
+        return Err(Status::bad_request("the object provided is not a JSON object"));
+    };
+    let meta = fields.entry("metadata").or_insert_with(|| json!({}));
+    if meta.is_null() {
+        *meta = json!({});
+    }
+    meta.as_object_mut().ok_or_else(|| Status::bad_request("metadata is not a JSON object"))
+}
+
+/// A name that begins with `prefix`, as Kubernetes makes them: no vowels, so no words.
+fn generated(prefix: &str) -> String {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut random = rand::rng();
+    let mut name: String = prefix.chars().take(58).collect();
+    name.extend((0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])));
+    name
+}
+
+/// Puts back what this write may not change.
+fn keep(kind: &Kind, part: Part, old: &Value, object: &mut Value) -> Result<()> {
+    metadata(object)?;
+    match part {
+        Part::Main => {
+            if kind.status {
+                copy(old, object, "status");
+            }
+        }
+        Part::Status => {
+            let status = object.get("status").cloned();
+            let meta = object["metadata"].take();
+            *object = old.clone();
+            object["metadata"] = meta;
+            match status {
+                Some(status) if !status.is_null() => object["status"] = status,
+                _ => remove(object, "status"),
+            }
+            for field in ["labels", "ownerReferences"] {
+                copy(&old["metadata"], &mut object["metadata"], field);
+            }
+        }
+        Part::Scale | Part::Finalize | Part::Binding => {}
+    }
+    let meta = &mut object["metadata"];
+    let always = [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+    ];
+    for field in always {
+        copy(&old["metadata"], meta, field);
+    }
+    remove(meta, "selfLink");
+    if meta.get("managedFields").is_none() {
+        copy(&old["metadata"], meta, "managedFields");
+    }
+    Ok(())
+}
+
+fn copy(from: &Value, to: &mut Value, field: &str) {
+    match from.get(field) {
+        Some(value) => to[field] = value.clone(),
+        None => remove(to, field),
+    }
+}
+
+/// An update must say which version it is of. Kubernetes prints the version that is missing as Go prints a `uint64`.
+fn unversioned(kind: &Kind, name: &str) -> Status {
+    let cause = Invalid::value("metadata.resourceVersion", 0, "must be specified for an update");
+    let mut status = Status::invalid(&kind.group, &kind.kind, name, &[cause]);
+    status.message = status.message.replacen("value: 0:", "value: 0x0:", 1);
+    status.details["causes"][0]["message"] = "Invalid value: 0x0: must be specified for an update".into();
+    status
+}
+
+fn bump_generation(kind: &Kind, old: &Value, object: &mut Value) {
+    if !kind.generation {
+        return;
+    }
+    let same = |field: &String| {
+        matches!(field.as_str(), "metadata" | "status" | "apiVersion" | "kind") || old.get(field) == object.get(field)
+    };
+    let fields = old.as_object().into_iter().chain(object.as_object()).flat_map(Map::keys);
+    if !fields.into_iter().all(same) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        object["metadata"]["generation"] = (generation + 1).into();
+    }
+}
+
+fn hold_delete_preconditions(kind: &Kind, old: &Value, options: &DeleteOptions) -> Result<()> {
+    let meta = &old["metadata"];
+    let checks = [("UID", &options.uid, "uid"), ("ResourceVersion", &options.resource_version, "resourceVersion")];
+    for (label, wanted, field) in checks {
+        if let Some(wanted) = wanted
+            && wanted != text(&meta[field])
+        {
+            let why = format!(
+                "Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {}",
+                text(&meta[field])
+            );
+            return Err(Status::conflict(about(kind, text(&meta["name"])), why));
+        }
+    }
+    Ok(())
+}
+
+/// The finalizers that the object is to have, given how its dependents are to be treated.
+fn finalizers(old: &Value, propagation: Option<&str>) -> Vec<Value> {
+    let mut finalizers = old["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let wanted = match propagation {
+        Some("Orphan") => Some("orphan"),
+        Some("Foreground") => Some("foregroundDeletion"),
+        Some(_) => None,
+        None => return finalizers,
+    };
+    finalizers.retain(|f| !matches!(f.as_str(), Some("orphan" | "foregroundDeletion")) || f.as_str() == wanted);
+    if let Some(wanted) = wanted
+        && !finalizers.iter().any(|f| f == wanted)
+    {
+        finalizers.push(wanted.into());
+    }
+    finalizers
+}
+
+impl<'a> Review<'a> {
+    fn create(kind: &'a Kind, namespace: &'a str, object: &'a mut Value, options: &'a Options) -> Self {
+        Self {
+            operation: Operation::Create,
+            kind,
+            namespace,
+            part: Part::Main,
+            object: Some(object),
+            old: None,
+            dry_run: options.dry_run,
+            user: &options.user,
+        }
+    }
+
+    fn update(
+        kind: &'a Kind,
+        namespace: &'a str,
+        part: Part,
+        old: &'a Value,
+        object: &'a mut Value,
+        options: &'a Options,
+    ) -> Self {
+        Self {
+            operation: Operation::Update,
+            kind,
+            namespace,
+            part,
+            object: Some(object),
+            old: Some(old),
+            dry_run: options.dry_run,
+            user: &options.user,
+        }
+    }
+
+    fn delete(kind: &'a Kind, namespace: &'a str, old: &'a Value, options: &'a DeleteOptions) -> Self {
+        Self {
+            operation: Operation::Delete,
+            kind,
+            namespace,
+            part: Part::Main,
+            object: None,
+            old: Some(old),
+            dry_run: options.dry_run,
+            user: &options.user,
+        }
+    }
+}

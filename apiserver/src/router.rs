@@ -1,0 +1,182 @@
+//! Step 2 of `kubectl apply`: the layers, in the order in which a request meets them.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use futures::FutureExt;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use serde_json::json;
+use tower::ServiceBuilder;
+
+use crate::{
+    Inner, answer::json_response, authn, authz, body, discovery, gzip, handlers, health, limits, metrics, negotiate,
+    request::Target, status::Status, version,
+};
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// All that the apiserver answers.
+pub(crate) fn router(server: Arc<Inner>) -> Router {
+    let layers = ServiceBuilder::new()
+        .layer(from_fn(finish)) // outermost, so that every answer has its headers
+        .layer(from_fn(body::finish)) // refused or not, a body is read to its end
+        .layer(from_fn(catch_panics)) // a bug answers 500 instead of closing the connection
+        .layer(from_fn(read_target)) // all that follows asks what the request is about
+        .layer(from_fn(gzip::compress)) // needs to know that it is no watch
+        .layer(from_fn_with_state(server.clone(), metrics::count)) // before authn: refusals count too
+        .layer(from_fn_with_state(server.clone(), authn::authenticate))
+        .layer(from_fn_with_state(server.clone(), limits::in_flight)) // after authn: strangers take no place
+        .layer(from_fn_with_state(server.clone(), limits::deadline))
+        .layer(from_fn_with_state(server.clone(), authz::authorize));
+    Router::new().fallback(dispatch).layer(layers).with_state(server)
+}
+
+async fn dispatch(State(server): State<Arc<Inner>>, request: Request) -> Response {
+    let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
+    let user = request.extensions().get::<authn::User>().cloned().unwrap_or_default();
+    if target.is_resource {
+        return handlers::handle(server, target, user, request).await;
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Status::method_not_allowed().into_response();
+    }
+    page(&server, &target.path, &request).unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Everything that is no resource.
+fn page(server: &Inner, path: &str, request: &Request) -> Result<Response, Status> {
+    let header = |name: HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accept = header(header::ACCEPT);
+    let query = request.uri().query().unwrap_or_default();
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+    match parts.as_slice() {
+        [] => Ok(json_response(Body::from(paths(server).to_string()))),
+        ["healthz" | "livez" | "readyz", check @ ..] if check.len() < 2 => {
+            Ok(health::answer(server, parts[0], check.first().copied(), query))
+        }
+        ["version"] => Ok(json_response(Body::from(version::document().to_string()))),
+        ["metrics"] => Ok(metrics::page(server)),
+        ["api" | "apis", ..] => {
+            let wanted = negotiate::aggregated(accept);
+            let document = server.documents.get(&parts, wanted).ok_or_else(Status::no_such_path)?;
+            Ok(discovery_response(document, header(header::IF_NONE_MATCH)))
+        }
+        ["openapi", rest @ ..] => server.openapi.answer(rest, query, accept, header(header::IF_NONE_MATCH)),
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+fn discovery_response(document: discovery::Document, seen: &str) -> Response {
+    let mut response = if !document.etag.is_empty() && seen == document.etag {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        Response::new(Body::from(document.body))
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(document.content_type));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    if let Ok(etag) = HeaderValue::from_str(&document.etag)
+        && !document.etag.is_empty()
+    {
+        headers.insert(header::ETAG, etag);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    }
+    response
+}
+
+fn paths(server: &Inner) -> serde_json::Value {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    for kind in server.kinds.table().kinds.iter().filter(|k| !k.group.is_empty()) {
+        paths.push(format!("/apis/{}", kind.group));
+        paths.push(format!("/apis/{}/{}", kind.group, kind.version));
+    }
+    for other in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"] {
+        paths.push(other.to_owned());
+    }
+    paths.sort();
+    paths.dedup();
+    json!({ "paths": paths })
+}
+
+async fn finish(request: Request, next: Next) -> Response {
+    let given = request.headers().get(AUDIT_ID).filter(|id| id.len() <= 64).cloned();
+    let mut response = next.run(request).await;
+    let id = given.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+    let headers = response.headers_mut();
+    if let Some(id) = id {
+        headers.insert(AUDIT_ID, id);
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+async fn catch_panics(request: Request, next: Next) -> Response {
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a request met a bug; it was answered 500, and the panic is above");
+        Status::internal("this request caused apiserver to panic. Look in the logs for details.").into_response()
+    })
+}
+
+async fn read_target(mut request: Request, next: Next) -> Response {
+    let target = Target::read(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+    let span = tracing::debug_span!("request", verb = target.verb, path = %target.path);
+    request.extensions_mut().insert(target);
+    tracing::Instrument::instrument(next.run(request), span).await
+}
+
+/// How long `?timeout=` asks a request to last at most.
+pub(crate) fn asked_timeout(query: &str) -> Result<Option<Duration>, Status> {
+    let Some((_, text)) = crate::request::pairs(query).find(|(name, _)| name == "timeout") else { return Ok(None) };
+    let wrong =
+        || Status::bad_request(format!("invalid timeout specified in the request URL - {text:?} is not a duration"));
+    if text.is_empty() || text == "0" {
+        return Ok(None);
+    }
+    go_duration(&text).map(Some).ok_or_else(wrong)
+}
+
+/// A duration as Go writes it: `32s`, `1m30s`, `500ms`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * seconds;
+        rest = tail;
+    }
+    Duration::try_from_secs_f64(total).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_durations_of_go() {
+        assert_eq!(go_duration("32s"), Some(Duration::from_secs(32)));
+        assert_eq!(go_duration("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(go_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(go_duration("5"), None);
+        assert_eq!(go_duration("s"), None);
+    }
+}

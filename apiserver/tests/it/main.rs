@@ -1,0 +1,14 @@
+//! The apiserver over a store in memory, asked as clients ask it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod compatibility;
+mod delete;
+mod errors;
+mod list;
+mod odd;
+mod patch;
+mod paths;
+mod watch;
+mod world;
+mod write;

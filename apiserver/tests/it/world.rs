@@ -1,0 +1,187 @@
+//! A whole apiserver in this process, and a client that speaks plain HTTP to it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use futures::StreamExt;
+use http::{HeaderMap, Method, Request, header};
+use http_body_util::BodyExt;
+use onex_apiserver::{Apiserver, Handles, Settings};
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::ServiceExt;
+
+pub const TABLE: &str =
+    "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+pub const SETS: &str = "/apis/apps.onex.io/v1beta1/namespaces/default/minersets";
+pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// An apiserver with nothing in it but the system namespaces.
+pub struct World {
+    router: Router,
+    pub server: Arc<Apiserver>,
+    _stop: DropGuard,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// The body as JSON, of an answer that must have this code.
+    #[track_caller]
+    pub fn is(&self, code: u16) -> Value {
+        assert_eq!(self.code, code, "{}", self.text);
+        self.json()
+    }
+
+    /// The message of a `Status`, of an answer that must have this code.
+    #[track_caller]
+    pub fn says(&self, code: u16) -> String {
+        self.is(code)["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn warnings(&self) -> Vec<&str> {
+        self.headers.get_all(header::WARNING).iter().map(|v| v.to_str().unwrap()).collect()
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub async fn with(settings: Settings) -> Self {
+        let url = "memory:".parse().unwrap();
+        let storage = onex_storage::open(&url, &onex_storage::Settings::default()).await.unwrap();
+        Self::over(storage, settings).await
+    }
+
+    /// An apiserver over what is stored already.
+    pub async fn over(storage: Arc<dyn onex_storage::Storage>, settings: Settings) -> Self {
+        let server = Arc::new(Apiserver::new(settings, Handles { storage, kubelet: None }).await.unwrap());
+        let stop = CancellationToken::new();
+        tokio::spawn({
+            let (server, stop) = (server.clone(), stop.clone());
+            async move { server.run(stop).await }
+        });
+        server.ready().await;
+        Self { router: server.router_as("admin", &["system:masters"]), server, _stop: stop.drop_guard() }
+    }
+
+    /// Sends a request. The media types are those that kubectl sends unless `headers` says otherwise.
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer { code: parts.status.as_u16(), headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[("accept", "application/json")], Body::empty()).await
+    }
+
+    pub async fn table(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[("accept", TABLE)], Body::empty()).await
+    }
+
+    pub async fn post(&self, path: &str, object: Value) -> Answer {
+        self.send(Method::POST, path, &[("content-type", "application/json")], object.to_string()).await
+    }
+
+    pub async fn put(&self, path: &str, object: Value) -> Answer {
+        self.send(Method::PUT, path, &[("content-type", "application/json")], object.to_string()).await
+    }
+
+    pub async fn patch(&self, media: &str, path: &str, patch: Value) -> Answer {
+        self.send(Method::PATCH, path, &[("content-type", media)], patch.to_string()).await
+    }
+
+    pub async fn merge(&self, path: &str, patch: Value) -> Answer {
+        self.patch("application/merge-patch+json", path, patch).await
+    }
+
+    pub async fn delete(&self, path: &str, options: Value) -> Answer {
+        let body = if options.is_null() { Body::empty() } else { Body::from(options.to_string()) };
+        self.send(Method::DELETE, path, &[("content-type", "application/json")], body).await
+    }
+
+    /// Begins to watch.
+    pub async fn watch(&self, path: &str) -> Watch {
+        self.watch_as(path, "application/json").await
+    }
+
+    pub async fn watch_as(&self, path: &str, accept: &str) -> Watch {
+        let request = Request::get(path).header("accept", accept).body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let pieces = response.into_body().into_data_stream().map(|p| p.unwrap().to_vec()).boxed();
+        Watch { pieces, buffer: Vec::new() }
+    }
+}
+
+/// A watch that is open.
+pub struct Watch {
+    pieces: futures::stream::BoxStream<'static, Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Watch {
+    /// The next event; nothing when the stream ended.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let piece = tokio::time::timeout(Duration::from_secs(5), self.pieces.next()).await;
+            self.buffer.extend(piece.expect("an event within five seconds")?);
+        }
+    }
+
+    /// The next event as `TYPE name`.
+    pub async fn told(&mut self) -> String {
+        let event = self.next().await.expect("an event");
+        format!(
+            "{} {}",
+            event["type"].as_str().unwrap(),
+            event["object"]["metadata"]["name"].as_str().unwrap_or_default()
+        )
+    }
+
+    /// Nothing comes for a while.
+    pub async fn is_silent(&mut self) {
+        let quiet = tokio::time::timeout(Duration::from_millis(150), self.pieces.next()).await.is_err();
+        assert!(quiet && self.buffer.is_empty(), "nothing was expected");
+    }
+}
+
+pub fn map(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
+}
+
+pub fn labelled(name: &str, labels: Value) -> Value {
+    let mut map = map(name);
+    map["metadata"]["labels"] = labels;
+    map
+}
+
+pub fn set(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps.onex.io/v1beta1", "kind": "MinerSet", "metadata": {"name": name},
+        "spec": {"replicas": 2, "displayName": "test", "template": {"spec": {"chainName": "genesis", "minerType": "M1.MEDIUM2"}}},
+    })
+}

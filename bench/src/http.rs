@@ -1,0 +1,102 @@
+//! One connection, one request at a time: as little client as can be.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::kubeconfig::Cluster;
+
+/// A server to connect to.
+pub(crate) struct Server {
+    host: String,
+    port: u16,
+    tls: TlsConnector,
+}
+
+/// A connection to it.
+pub(crate) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    host: String,
+}
+
+impl Server {
+    pub(crate) fn new(cluster: Cluster) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(cluster.authority)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![cluster.certificate], cluster.key)?;
+        Ok(Self { host: cluster.host, port: cluster.port, tls: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// Opens a connection of one's own.
+    pub(crate) async fn connect(&self) -> Result<Connection> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.context("connecting")?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(self.host.clone())?;
+        let stream = self.tls.connect(name, stream).await.context("shaking hands")?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(async move {
+            // A connection that breaks fails the request that waits for it, which says so.
+            let _ = connection.await;
+        });
+        Ok(Connection { sender, host: self.host.clone() })
+    }
+}
+
+impl Connection {
+    /// Sends a request, and answers when the head of the answer is there.
+    pub(crate) async fn start(
+        &mut self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        media: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.host)
+            .header("accept", accept)
+            .header("content-type", media)
+            .body(Full::new(body))?;
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
+    }
+
+    /// Sends a request and reads the whole answer, which must be a success.
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        media: &str,
+        body: Bytes,
+    ) -> Result<Bytes> {
+        let answer = self.start(method, path, accept, media, body).await?;
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await?.to_bytes();
+        if !status.is_success() {
+            bail!("{status}: {}", String::from_utf8_lossy(&bytes));
+        }
+        Ok(bytes)
+    }
+
+    /// A page as text.
+    pub(crate) async fn text(&mut self, path: &str) -> Result<String> {
+        let bytes = self.send(Method::GET, path, "*/*", "application/json", Bytes::new()).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}

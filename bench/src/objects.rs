@@ -1,0 +1,87 @@
+//! What is created: objects of about 1 KB, in a namespace of their own.
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::http::Server;
+
+const NAMESPACE: &str = "onex-bench";
+const JSON: &str = "application/json";
+
+/// A kind of object to measure with.
+pub(crate) struct Objects {
+    sets: bool,
+}
+
+impl Objects {
+    pub(crate) fn new(resource: &str) -> Result<Self> {
+        match resource {
+            "configmaps" => Ok(Self { sets: false }),
+            "minersets" => Ok(Self { sets: true }),
+            other => bail!("{other} cannot be measured; configmaps and minersets can"),
+        }
+    }
+
+    /// Where they are.
+    pub(crate) fn path(&self) -> String {
+        match self.sets {
+            true => format!("/apis/apps.onex.io/v1beta1/namespaces/{NAMESPACE}/minersets"),
+            false => format!("/api/v1/namespaces/{NAMESPACE}/configmaps"),
+        }
+    }
+
+    /// One of them.
+    pub(crate) fn object(&self, name: &str) -> Bytes {
+        let filler = "x".repeat(if self.sets { 400 } else { 850 });
+        let metadata = json!({"name": name, "namespace": NAMESPACE, "labels": {"app": "bench"}});
+        let object = match self.sets {
+            true => json!({
+                "apiVersion": "apps.onex.io/v1beta1", "kind": "MinerSet", "metadata": metadata,
+                "spec": {"replicas": 0, "displayName": filler, "template": {"spec": {"chainName": "genesis", "minerType": "M1.MEDIUM2"}}},
+            }),
+            false => json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"filler": filler}}),
+        };
+        Bytes::from(object.to_string())
+    }
+
+    /// A change of one of them.
+    pub(crate) fn change(&self, value: &str) -> Bytes {
+        Bytes::from(json!({"metadata": {"annotations": {"bench/value": value}}}).to_string())
+    }
+
+    /// Makes the namespace, anew.
+    pub(crate) async fn prepare(&self, server: &Server) -> Result<()> {
+        self.clean(server).await?;
+        let body = json!({"metadata": {"name": NAMESPACE}}).to_string();
+        server.connect().await?.send(Method::POST, "/api/v1/namespaces", JSON, JSON, body.into()).await?;
+        Ok(())
+    }
+
+    /// Deletes the namespace with all that is in it, and waits until it is gone.
+    pub(crate) async fn clean(&self, server: &Server) -> Result<()> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}");
+        let mut connection = server.connect().await?;
+        for _ in 0..600 {
+            let answer = connection.start(Method::DELETE, &path, JSON, JSON, Bytes::new()).await?;
+            let status = answer.status();
+            http_body_util::BodyExt::collect(answer.into_body()).await?;
+            if status == http::StatusCode::NOT_FOUND {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        bail!("the namespace {NAMESPACE} does not go")
+    }
+}
+
+/// The names that client number `client` of `clients` uses out of `count`.
+pub(crate) fn share(prefix: &str, count: usize, client: usize, clients: usize) -> Vec<String> {
+    (client..count).step_by(clients).map(|n| format!("{prefix}-{n:06}")).collect()
+}
+
+/// The items of a list.
+pub(crate) fn items(list: &Value) -> usize {
+    list["items"].as_array().or(list["rows"].as_array()).map_or(0, Vec::len)
+}

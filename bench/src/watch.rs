@@ -1,0 +1,114 @@
+//! Many watchers of one collection: how long from the request that changes an object until each of them has the news.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::{http::Server, objects::Objects, table::Row};
+
+const JSON: &str = "application/json";
+/// What comes before the value of a change of ours.
+const VALUE: &[u8] = br#""bench/value":"change-"#;
+
+/// What one watcher saw: the value of a change, and when.
+type Seen = Vec<(String, Instant)>;
+
+/// Opens `watchers`, makes `changes`, and times each delivery.
+pub(crate) async fn fan_out(
+    server: &Arc<Server>,
+    objects: &Arc<Objects>,
+    watchers: usize,
+    changes: usize,
+    pause: Duration,
+) -> Result<Vec<Row>> {
+    let path = objects.path();
+    let body = server.connect().await?.send(Method::GET, &format!("{path}?limit=1"), JSON, JSON, Bytes::new()).await?;
+    let list: Value = serde_json::from_slice(&body)?;
+    let revision = crate::text(&list, &["metadata", "resourceVersion"]).to_owned();
+    let (done, mut results) = mpsc::channel(watchers.max(1));
+    for _ in 0..watchers {
+        let mut connection = server.connect().await?;
+        let url = format!("{path}?watch=true&resourceVersion={revision}&timeoutSeconds=120");
+        let answer = connection.start(Method::GET, &url, JSON, JSON, Bytes::new()).await?;
+        let done = done.clone();
+        tokio::spawn(async move {
+            let seen = read(answer.into_body(), changes).await;
+            // The receiver waits for all of them.
+            let _ = done.send((seen, connection)).await;
+        });
+    }
+    drop(done);
+    let began = Instant::now();
+    let sent = change(server, objects, changes, pause).await?;
+    let mut times = Vec::new();
+    while let Some((seen, _connection)) = results.recv().await {
+        for (value, at) in seen? {
+            times.push(at.saturating_duration_since(*sent.get(&value).context("a change that nobody made")?));
+        }
+    }
+    let spent = began.elapsed();
+    let name = format!("watch, request to client, {watchers} watchers");
+    let mut row = Row::timed(&name, spent, times);
+    let missing = watchers * changes - row.count;
+    row.note = if missing == 0 {
+        "every change delivered once".to_owned()
+    } else {
+        format!("{missing} changes not delivered")
+    };
+    Ok(vec![row])
+}
+
+/// Changes an object again and again, `pause` apart, and answers when each request was sent.
+async fn change(
+    server: &Server,
+    objects: &Objects,
+    changes: usize,
+    pause: Duration,
+) -> Result<HashMap<String, Instant>> {
+    let mut connection = server.connect().await?;
+    let path = format!("{}/many-000000", objects.path());
+    let mut sent = HashMap::new();
+    for number in 0..changes {
+        sent.insert(number.to_string(), Instant::now());
+        let change = objects.change(&format!("change-{number}"));
+        connection.send(Method::PATCH, &path, JSON, "application/merge-patch+json", change).await?;
+        tokio::time::sleep(pause).await;
+    }
+    Ok(sent)
+}
+
+/// Reads a watch until `changes` of ours were seen.
+async fn read(mut body: Incoming, changes: usize) -> Result<Seen> {
+    let (mut seen, mut buffer) = (Vec::new(), Vec::new());
+    let patience = Duration::from_secs(60);
+    while seen.len() < changes {
+        let Ok(Some(frame)) = tokio::time::timeout(patience, body.frame()).await else { break };
+        let now = Instant::now();
+        buffer.extend_from_slice(frame?.data_ref().map_or(&[][..], |data| data));
+        while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            let Some(value) = value(&line) else { continue };
+            if seen.last().is_none_or(|(last, _)| last != value) {
+                seen.push((value.to_owned(), now));
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// The value of a change of ours. Looked for rather than parsed: a thousand watchers share the server's cores.
+fn value(line: &[u8]) -> Option<&str> {
+    let begin = memchr::memmem::find(line, VALUE)? + VALUE.len();
+    let length = line[begin..].iter().position(|b| *b == b'"')?;
+    std::str::from_utf8(&line[begin..begin + length]).ok()
+}

@@ -1,0 +1,340 @@
+//! chain, minerset, miner, garbage, namespace: what keeps the world as the kinds say it should be.
+//!
+//! Every pass observes, plans, acts and reports. Planning is a pure function of what was observed; names of children are
+//! deterministic, so acting twice on a stale view collides instead of doubling; status is what is seen, written only when it
+//! changed; nothing waits inside a pass. The truth is reached through the API only: this crate knows no store, and works
+//! against any Kubernetes on which the CRDs are installed. Start at [`Controllers`].
+
+mod chain;
+mod context;
+pub mod discovery;
+mod error;
+pub mod garbage;
+mod miner;
+mod minerset;
+pub mod namespace;
+mod report;
+mod settings;
+
+use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::runtime::controller::{self, Action};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Controller, WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use onex_crds::{Chain, Miner, MinerSet, conditions, names};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+pub use context::{COMPONENT, Clock, Context, SystemClock};
+pub use error::{Error, Result};
+pub use settings::{MinerType, Settings};
+
+/// The controllers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Name {
+    /// A Chain becomes a keystore and a genesis Miner.
+    Chain,
+    /// A MinerSet keeps a number of Miners.
+    MinerSet,
+    /// A Miner becomes a Pod.
+    Miner,
+    /// A deleted Namespace is emptied.
+    Namespace,
+    /// What lost its owner is deleted.
+    Garbage,
+}
+
+/// The list of controllers, in no order that matters.
+pub fn controllers() -> [Name; 5] {
+    [Name::Chain, Name::MinerSet, Name::Miner, Name::Namespace, Name::Garbage]
+}
+
+/// All controllers of one platform.
+pub struct Controllers {
+    settings: Settings,
+    apiserver: Client,
+    provider: Option<Client>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Controllers {
+    /// Controllers whose Pods live where everything else does.
+    pub fn new(settings: Settings, apiserver: Client) -> Self {
+        Self { settings, apiserver, provider: None, clock: Arc::new(SystemClock) }
+    }
+
+    /// The same, with Pods and genesis Services in another cluster.
+    pub fn with_provider(self, provider: Client) -> Self {
+        Self { provider: Some(provider), ..self }
+    }
+
+    /// The same, by another clock.
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Works until `shutdown`, and then until the passes under way are finished.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut wanted = self.settings.controllers.clone();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            return shutdown.cancelled().await;
+        }
+        let context = Arc::new(Context::new(self.settings, self.apiserver, self.provider, self.clock));
+        let running = wanted.into_iter().map(|name| run_one(name, context.clone(), shutdown.clone()));
+        futures::future::join_all(running).await;
+    }
+}
+
+/// How long passes that have begun may take when a controller is asked to stop.
+const LAST_PASSES: Duration = Duration::from_secs(5);
+
+async fn run_one(name: Name, context: Arc<Context>, shutdown: CancellationToken) {
+    tracing::info!(controller = ?name, "starting");
+    // A controller that never saw the apiserver waits for it, and would wait on after it was asked to stop.
+    let cut = {
+        let shutdown = shutdown.clone();
+        async move {
+            shutdown.cancelled().await;
+            tokio::time::sleep(LAST_PASSES).await;
+        }
+    };
+    tokio::select! {
+        () = work(name, context, shutdown) => tracing::info!(controller = ?name, "stopped"),
+        () = cut => tracing::info!(controller = ?name, "stopped before its last passes were done"),
+    }
+}
+
+async fn work(name: Name, context: Arc<Context>, shutdown: CancellationToken) {
+    let settings = &context.settings;
+    match name {
+        Name::Chain => drive(chains(&context), chain::reconcile, context, shutdown).await,
+        Name::MinerSet => drive(minersets(&context), minerset::reconcile, context, shutdown).await,
+        Name::Miner => drive(miners(&context), miner::reconcile, context, shutdown).await,
+        Name::Namespace => namespace::run(context.apiserver.clone(), settings.namespace.clone(), shutdown).await,
+        Name::Garbage => garbage::run(context.apiserver.clone(), settings.garbage.clone(), shutdown).await,
+    }
+}
+
+/// A Chain is looked at when it, its genesis or its keystore changes.
+fn chains(context: &Context) -> Controller<Chain> {
+    let labelled = || watcher::Config::default().labels(names::LABEL_CHAIN_NAME);
+    of_every::<Chain>(context)
+        .owns(Api::<Miner>::all(context.apiserver.clone()), labelled())
+        .owns(Api::<ConfigMap>::all(context.apiserver.clone()), labelled())
+}
+
+/// A MinerSet is looked at when it or a Miner with its label changes, and when the Chain it waits for appears.
+fn minersets(context: &Context) -> Controller<MinerSet> {
+    let controller = of_every::<MinerSet>(context);
+    let sets = controller.store();
+    controller
+        .watches(Api::<Miner>::all(context.apiserver.clone()), watcher::Config::default(), |miner| {
+            // By owner and by label: an orphan has only its label, and a Miner that lost its label only its owner.
+            let namespace = miner.namespace().unwrap_or_default();
+            let owner =
+                miner.controller().filter(|owner| owner.kind == MinerSet::kind(&())).map(|owner| owner.name.clone());
+            let label = miner.labels().get(names::LABEL_MINERSET).cloned();
+            let label = label.filter(|label| Some(label) != owner.as_ref());
+            owner
+                .into_iter()
+                .chain(label)
+                .map(move |name| ObjectRef::<MinerSet>::new(&name).within(&namespace))
+                .collect::<Vec<_>>()
+        })
+        .watches(Api::<Chain>::all(context.apiserver.clone()), watcher::Config::default(), move |chain| {
+            let (name, going) = (chain.name_any(), chain.metadata.deletion_timestamp.is_some());
+            let concerned =
+                |set: &MinerSet| set.spec.template.spec.chain_name == name && (going || misses_its_chain(set));
+            sets.state_filter(concerned).iter().map(|set| ObjectRef::from_obj(&**set)).collect::<Vec<_>>()
+        })
+}
+
+/// A Miner is looked at when it, its Pod or its Service changes, and when the Chain it waits for appears.
+fn miners(context: &Context) -> Controller<Miner> {
+    let controller = of_every::<Miner>(context);
+    let miners = controller.store();
+    controller
+        // A Pod has the name and the namespace of its Miner.
+        .watches(
+            Api::<Pod>::all(context.provider.clone()),
+            watcher::Config::default().labels(names::LABEL_MINERSET_NAME),
+            |pod| Some(ObjectRef::<Miner>::new(&pod.name_any()).within(&pod.namespace().unwrap_or_default())),
+        )
+        .watches(
+            Api::<Service>::all(context.provider.clone()),
+            watcher::Config::default().labels(names::LABEL_CHAIN_NAME),
+            |service| {
+                Some(ObjectRef::<Miner>::new(&service.name_any()).within(&service.namespace().unwrap_or_default()))
+            },
+        )
+        .watches(Api::<Chain>::all(context.apiserver.clone()), watcher::Config::default(), move |chain| {
+            let name = chain.name_any();
+            let waits = |miner: &Miner| {
+                miner.spec.chain_name == name && miner.status.as_ref().is_none_or(|status| status.pod_ref.is_none())
+            };
+            miners.state_filter(waits).iter().map(|miner| ObjectRef::from_obj(&**miner)).collect::<Vec<_>>()
+        })
+}
+
+/// A controller of every object of a kind, each kept without what no pass looks at.
+fn of_every<K>(context: &Context) -> Controller<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (objects, writer) = reflector::store();
+    let changes = watcher(Api::<K>::all(context.apiserver.clone()), watched(context)).modify(slim).reflect(writer);
+    Controller::for_stream(changes.applied_objects(), objects)
+}
+
+/// Managed fields are trees of maps, larger in memory than all the rest of an object.
+fn slim<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+fn misses_its_chain(set: &MinerSet) -> bool {
+    conditions::get(set.conditions(), conditions::MINERS_CREATED)
+        .is_some_and(|created| created.reason == conditions::REASON_CHAIN_NOT_FOUND)
+}
+
+fn watched(context: &Context) -> watcher::Config {
+    match context.settings.watch_filter.as_str() {
+        "" => watcher::Config::default(),
+        filter => watcher::Config::default().labels(&format!("{}={filter}", names::LABEL_WATCH_FILTER)),
+    }
+}
+
+/// Lets one controller work. A pass that fails is tried again later; a pass that panics is a bug that stops nothing else.
+async fn drive<K, Pass>(
+    controller: Controller<K>,
+    reconcile: impl Fn(Arc<K>, Arc<Context>) -> Pass + Copy + Send + Sync + 'static,
+    context: Arc<Context>,
+    shutdown: CancellationToken,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    Pass: Future<Output = Result<Action>> + Send + 'static,
+{
+    let guarded = move |object: Arc<K>, context: Arc<Context>| {
+        async move {
+            let name = full_name(&*object);
+            let pass =
+                AssertUnwindSafe(
+                    async move { reconcile(object, context.clone()).await.map(|action| (action, context)) },
+                );
+            let (action, context) =
+                pass.catch_unwind().await.unwrap_or_else(|panic| Err(Error::Panicked(said(panic.as_ref()))))?;
+            context.succeeded(&name);
+            Ok(action)
+        }
+        .boxed()
+    };
+    controller
+        .with_config(controller::Config::default().concurrency(context.settings.workers.max(1)))
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(guarded, retry, context)
+        .for_each(|result| async {
+            match result {
+                Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+                // A child can outlive its owner for a moment.
+                Err(controller::Error::ObjectNotFound(object)) => {
+                    tracing::trace!(%object, "called for an object that is not there")
+                }
+                Err(error) => tracing::warn!(error = %chain_of(&error), "a watch was interrupted"),
+            }
+        })
+        .await;
+}
+
+/// Decides when a failed pass is tried again, and is where failures are logged.
+fn retry<K: Resource<DynamicType = ()>>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
+    let name = full_name(&*object);
+    match error {
+        Error::Stale { .. } => tracing::debug!(object = name, error = error.story(), "will look again"),
+        _ => tracing::warn!(object = name, error = error.story(), "a pass failed"),
+    }
+    Action::requeue(context.failed(&name))
+}
+
+fn full_name<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!("{}/{}/{}", K::kind(&()), object.meta().namespace.as_deref().unwrap_or_default(), object.name_any())
+}
+
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+fn chain_of(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Whether somebody asked controllers to leave the object alone.
+fn is_paused<K: Resource>(object: &K) -> bool {
+    object.annotations().contains_key(names::ANNOTATION_PAUSED)
+}
+
+fn namespace<K: Resource>(object: &K) -> Result<&str> {
+    object.meta().namespace.as_deref().ok_or(Error::Incomplete("namespace"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::api::PostParams;
+    use onex_apiserver::{Apiserver, Handles};
+    use serde_json::json;
+
+    async fn a_platform() -> (Client, tokio_util::sync::DropGuard) {
+        let storage = onex_storage::open(&"memory:".parse().unwrap(), &Default::default()).await.unwrap();
+        let server = Arc::new(Apiserver::new(Default::default(), Handles { storage, kubelet: None }).await.unwrap());
+        let client = onex_client::over_router(server.router_as("admin", &["system:masters"]), "default");
+        let stop = CancellationToken::new();
+        let (running, token) = (server.clone(), stop.clone());
+        tokio::spawn(async move { running.run(token).await });
+        server.ready().await;
+        (client, stop.drop_guard())
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_of_an_object_has_no_managed_fields() {
+        let (client, _stop) = a_platform().await;
+        let chains = Api::<Chain>::namespaced(client.clone(), onex_crds::CHAIN_NAMESPACE);
+        let chain = json!({"metadata": {"name": "genesis"}, "spec": {"minerType": "S1.SMALL2"}});
+        let made = chains.create(&PostParams::default(), &serde_json::from_value(chain).unwrap()).await.unwrap();
+        assert!(!made.managed_fields().is_empty(), "nothing to leave out");
+        let context = Context::new(Settings::default(), client, None, Arc::new(SystemClock));
+        let controller = of_every::<Chain>(&context);
+        let kept = controller.store();
+        let passes = controller.run(
+            |_, _: Arc<()>| async { Ok::<_, Error>(Action::await_change()) },
+            |_, _, _| Action::await_change(),
+            Arc::new(()),
+        );
+        let mut passes = std::pin::pin!(passes);
+        passes.next().await.unwrap().unwrap();
+        let chain = kept.get(&ObjectRef::from_obj(&made)).unwrap();
+        assert_eq!((chain.managed_fields(), chain.spec.miner_type.as_str()), (&[][..], "S1.SMALL2"));
+    }
+
+    #[tokio::test]
+    async fn without_any_controller_nothing_ends_before_the_shutdown() {
+        let (client, _stop) = a_platform().await;
+        let settings = Settings { controllers: Vec::new(), ..Settings::default() };
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(Controllers::new(settings, client).run(shutdown.clone()));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(!running.is_finished());
+        shutdown.cancel();
+        running.await.unwrap();
+    }
+}

@@ -1,0 +1,684 @@
+//! A Miner is realised as one Pod, and the genesis of a chain as one Service besides. Step 9 of `kubectl apply`.
+
+pub(crate) mod phase;
+pub(crate) mod pod;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use kube::api::{DeleteParams, Patch, PostParams, Preconditions};
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+use onex_crds::conditions::{self, POD_HEALTHY};
+use onex_crds::{CHAIN_NAMESPACE, Chain, Condition, FailureReason, Miner, Severity, names};
+use serde_json::{Value, json};
+
+use crate::context::{Context, News};
+use crate::error::{Error, Result, is_gone};
+use crate::report::{self, params, plain};
+use crate::{Settings, is_paused, namespace};
+
+/// How often a Miner is looked at that waits for something that may not announce itself.
+const IMPATIENCE: Duration = Duration::from_secs(15);
+
+/// What there is of a Miner.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// The Pod of its name, whoever it belongs to.
+    pod: Option<Pod>,
+    /// Its Chain; only looked for when a Pod may have to be made.
+    chain: Option<Chain>,
+    /// The Service of its chain's name, whoever it belongs to; only looked for when it is a genesis.
+    service: Option<Service>,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Plan {
+    steps: Vec<Step>,
+    /// What to tell people besides.
+    news: Vec<News>,
+    /// When to look again without being called; otherwise when all is quiet.
+    wait: Option<Duration>,
+    /// Why the Miner cannot work until somebody changes something.
+    failure: Option<(FailureReason, String)>,
+    /// What to say of the Pod's health instead of what the Pod says.
+    health: Option<Condition>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// Merge into the Miner's metadata.
+    Mark(Value),
+    /// Make the Pod.
+    CreatePod(Box<Pod>),
+    /// Merge into the Pod.
+    ChangePod(Value),
+    /// Let the Pod go.
+    DeletePod,
+    /// Make the genesis Service.
+    CreateService(Box<Service>),
+    /// Let the genesis Service go.
+    DeleteService(Box<Service>),
+    /// Let the Miner go: the last step there is.
+    Release,
+}
+
+/// How long the name of a Pod that is gone stays free. Conditions know whole seconds, so it is half of this at least.
+const ABSENCE: Duration = Duration::from_secs(2);
+
+/// What is known of a Miner after the plan was followed.
+#[derive(Clone, Debug)]
+struct Sight {
+    /// The Pod that is the Miner's.
+    pod: Option<Pod>,
+    health: Condition,
+    failure: Option<(FailureReason, String)>,
+}
+
+/// What came of a plan.
+#[derive(Debug)]
+struct Outcome {
+    /// The Miner as the apiserver last answered.
+    miner: Miner,
+    /// Its Pod likewise.
+    pod: Option<Pod>,
+    /// Whether the Miner was let go.
+    released: bool,
+    /// What went wrong; the steps after it were not taken.
+    error: Option<Error>,
+}
+
+/// One pass over one Miner.
+pub(crate) async fn reconcile(miner: Arc<Miner>, context: Arc<Context>) -> Result<Action> {
+    if is_paused(&*miner) {
+        return Ok(Action::await_change());
+    }
+    let seen = observe(&miner, &context).await?;
+    let now = context.clock.now();
+    let plan = plan(&miner, &seen, &context.settings, context.provider_is_home, now);
+    let outcome = act(&miner, &plan, &seen, &context).await;
+    if outcome.released {
+        return Ok(Action::await_change());
+    }
+    let sight = sight(&plan, &outcome);
+    let status = phase::status(&outcome.miner, &sight, outcome.error.is_none(), &context.settings, now);
+    let reported = report::status(&miners(&miner, &context)?, &outcome.miner, &status).await;
+    if let (Ok(true), Some(pod), false) = (&reported, &status.pod_ref, had_pod(&outcome.miner)) {
+        let note = format!("found pod {}", pod.name.as_deref().unwrap_or_default());
+        let news = News::normal("SuccessfulSetPodRef", note).about(pod.clone());
+        context.tell(&miner.object_ref(&()), &news).await;
+    }
+    match outcome.error {
+        Some(error) => Err(error),
+        None => reported.map(|_| Action::requeue(plan.wait.unwrap_or(context.settings.resync()))),
+    }
+}
+
+async fn observe(miner: &Miner, context: &Context) -> Result<Seen> {
+    let pod = pods(miner, context)?.get_opt(&miner.name_any()).await.map_err(Error::doing("look for the Pod"))?;
+    let mut seen = Seen { pod, ..Seen::default() };
+    if seen.pod.is_none() && !is_deleting(miner) {
+        let chains: Api<Chain> = Api::namespaced(context.apiserver.clone(), CHAIN_NAMESPACE);
+        seen.chain = chains.get_opt(&miner.spec.chain_name).await.map_err(Error::doing("look for the Chain"))?;
+    }
+    if let Some(chain) = miner.genesis_of() {
+        seen.service =
+            services(miner, context)?.get_opt(chain).await.map_err(Error::doing("look for the genesis Service"))?;
+    }
+    Ok(seen)
+}
+
+fn plan(miner: &Miner, seen: &Seen, settings: &Settings, home: bool, now: Timestamp) -> Plan {
+    if is_deleting(miner) { farewell(miner, seen, now) } else { upkeep(miner, seen, settings, home, now) }
+}
+
+/// What is to be done for a Miner that should be there.
+fn upkeep(miner: &Miner, seen: &Seen, settings: &Settings, home: bool, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    plan.steps.extend(mark(miner, settings).map(Step::Mark));
+    let Some(miner_type) = settings.types.get(&miner.spec.miner_type) else {
+        let message = format!("the miner type {:?} is in no table", miner.spec.miner_type);
+        // Told once: the status remembers it.
+        if miner.status.as_ref().and_then(|status| status.failure_message.as_ref()) != Some(&message) {
+            plan.news.push(News::warning("MinerTypeUnsupported", message.as_str()));
+        }
+        plan.failure = Some((FailureReason::InvalidConfiguration, message));
+        return plan;
+    };
+    match &seen.pod {
+        Some(pod) if !pod::belongs(pod, miner) => {
+            let message = format!("the Pod {} is there and belongs to somebody else", phase::named(pod));
+            plan.health =
+                Some(Condition::no(POD_HEALTHY, Severity::Warning, conditions::REASON_POD_PROVISIONING, message));
+            plan.wait = Some(IMPATIENCE);
+        }
+        Some(pod) => plan.steps.extend(keep(miner, pod, home)),
+        None => match (absence(miner, now), &seen.chain) {
+            (Some(wait), _) => plan.leaves_its_name_alone(miner, wait),
+            (None, Some(chain)) => {
+                plan.steps.push(Step::CreatePod(Box::new(pod::pod(miner, chain, miner_type, settings, home))))
+            }
+            (None, None) => plan.misses_its_chain(miner),
+        },
+    }
+    if let Some(chain) = miner.genesis_of().filter(|_| seen.service.is_none()) {
+        plan.steps.push(Step::CreateService(Box::new(pod::service(miner, chain, home))));
+    }
+    plan
+}
+
+/// How much longer the name of a Pod that is gone is to stay free; `None` if it may be used.
+///
+/// `kubectl delete pod` and everything else that waits for a deletion looks twice, and waits for ever if it finds another
+/// Pod of that name the second time.
+fn absence(miner: &Miner, now: Timestamp) -> Option<Duration> {
+    if had_pod(miner) {
+        return Some(ABSENCE);
+    }
+    let told = conditions::get(miner.conditions(), POD_HEALTHY)?;
+    if told.reason != conditions::REASON_POD_NOT_FOUND {
+        return None;
+    }
+    let since = told.last_transition_time.as_ref()?.0;
+    let until = since.checked_add(SignedDuration::try_from(ABSENCE).ok()?).ok()?;
+    Duration::try_from(until.duration_since(now)).ok().filter(|left| !left.is_zero())
+}
+
+/// What is to be done for a Miner that is going: the Pod first, then the Service, then the Miner itself.
+fn farewell(miner: &Miner, seen: &Seen, now: Timestamp) -> Plan {
+    let mut plan = Plan {
+        health: Some(Condition::no(POD_HEALTHY, Severity::Info, conditions::REASON_DELETING, "")),
+        ..Plan::default()
+    };
+    let pod = seen.pod.as_ref().filter(|pod| pod::belongs(pod, miner));
+    if let Some(pod) = pod {
+        if pod.metadata.deletion_timestamp.is_none() {
+            plan.steps.push(Step::DeletePod);
+        }
+        match patience(miner, now) {
+            Some(Duration::ZERO) => {
+                plan.news.push(News::warning("FailedDeletePod", "the Pod did not go in time, and is left behind"))
+            }
+            patience => {
+                plan.wait = Some(patience.unwrap_or(IMPATIENCE));
+                return plan;
+            }
+        }
+    }
+    if let Some(service) = seen.service.as_ref().filter(|service| pod::serves(service, miner)) {
+        plan.steps.push(Step::DeleteService(Box::new(service.clone())));
+    }
+    plan.steps.push(Step::Release);
+    plan
+}
+
+/// How much longer a Miner waits for its Pod to go; `None` for as long as it takes.
+fn patience(miner: &Miner, now: Timestamp) -> Option<Duration> {
+    let timeout = miner.spec.pod_deletion_timeout()?;
+    let since = miner.metadata.deletion_timestamp.as_ref()?.0;
+    let deadline = since.checked_add(SignedDuration::try_from(timeout).ok()?).ok()?;
+    Some(Duration::try_from(deadline.duration_since(now)).unwrap_or_default())
+}
+
+/// The finalizer, and what its type gets it, as annotations.
+fn mark(miner: &Miner, settings: &Settings) -> Option<Value> {
+    let mut mark = json!({});
+    let finalizer = names::FINALIZER_MINER.to_owned();
+    if !miner.finalizers().contains(&finalizer) {
+        let finalizers: Vec<_> = miner.finalizers().iter().cloned().chain([finalizer]).collect();
+        mark["finalizers"] = json!(finalizers);
+        mark["resourceVersion"] = json!(miner.resource_version());
+    }
+    if let Some(miner_type) = settings.types.get(&miner.spec.miner_type) {
+        let wanted = BTreeMap::from([
+            (names::ANNOTATION_CPU.to_owned(), miner_type.cpu.clone()),
+            (names::ANNOTATION_MEMORY.to_owned(), miner_type.memory.clone()),
+        ]);
+        if wanted.iter().any(|(key, value)| miner.annotations().get(key) != Some(value)) {
+            mark["annotations"] = json!(wanted);
+        }
+    }
+    mark.as_object().is_some_and(|mark| !mark.is_empty()).then_some(mark)
+}
+
+/// What is to be done about the Miner's own Pod.
+fn keep(miner: &Miner, pod: &Pod, home: bool) -> Option<Step> {
+    if is_deleting(pod) {
+        return None;
+    }
+    let made_from = pod.annotations().get(names::ANNOTATION_MADE_FROM);
+    let outdated = made_from.is_some_and(|made_from| *made_from != pod::made_from(&miner.spec));
+    // A Pod that is to run always and has ended anyway was thrown out; only another one will run.
+    let thrown_out = miner.spec.restart_policy == "Always" && phase::has_ended(pod);
+    if outdated || thrown_out {
+        return Some(Step::DeletePod);
+    }
+    let annotations = miner.spec.metadata.annotations.clone().into_iter().chain(pod::annotations(miner)).collect();
+    let mut metadata = json!({});
+    for (key, there, wanted) in
+        [("annotations", pod.annotations(), annotations), ("labels", pod.labels(), pod::labels(miner))]
+    {
+        let wanted: BTreeMap<_, _> = wanted.into_iter().filter(|(key, value)| there.get(key) != Some(value)).collect();
+        if !wanted.is_empty() {
+            metadata[key] = json!(wanted);
+        }
+    }
+    if home && pod.owner_references().is_empty() {
+        metadata["ownerReferences"] = plain(&pod::owner(miner).map(|owner| vec![owner]));
+    }
+    let changes = metadata.as_object().is_some_and(|metadata| !metadata.is_empty());
+    changes.then(|| Step::ChangePod(json!({"metadata": metadata})))
+}
+
+impl Plan {
+    fn leaves_its_name_alone(&mut self, miner: &Miner, wait: Duration) {
+        if had_pod(miner) {
+            self.news.push(News::warning("Deleted", "the Pod is gone, and is to be created again"));
+        }
+        self.health = Some(phase::health(None, true));
+        self.wait = Some(wait);
+    }
+
+    fn misses_its_chain(&mut self, miner: &Miner) {
+        let message = format!("there is no chain {:?} in {CHAIN_NAMESPACE}", miner.spec.chain_name);
+        self.health =
+            Some(Condition::no(POD_HEALTHY, Severity::Error, conditions::REASON_CHAIN_NOT_FOUND, message.as_str()));
+        if conditions::get(miner.conditions(), POD_HEALTHY)
+            .is_none_or(|told| told.reason != conditions::REASON_CHAIN_NOT_FOUND)
+        {
+            self.news.push(News::warning("FailedCreate", message));
+        }
+        self.wait = Some(IMPATIENCE);
+    }
+}
+
+/// Follows the plan to its end, or to the first step that fails.
+async fn act(miner: &Miner, plan: &Plan, seen: &Seen, context: &Context) -> Outcome {
+    let pod = seen.pod.clone().filter(|pod| pod::belongs(pod, miner));
+    let mut outcome = Outcome { miner: miner.clone(), pod, released: false, error: None };
+    let me = miner.object_ref(&());
+    for news in &plan.news {
+        context.tell(&me, news).await;
+    }
+    for step in &plan.steps {
+        if let Err(error) = take(step, &mut outcome, context).await {
+            if let Some(news) = bad_news(step, &error) {
+                context.tell(&me, &news).await;
+            }
+            outcome.error = Some(error);
+            break;
+        }
+    }
+    outcome
+}
+
+async fn take(step: &Step, outcome: &mut Outcome, context: &Context) -> Result<()> {
+    let miner = outcome.miner.clone();
+    let name = miner.name_any();
+    match step {
+        Step::Mark(metadata) => {
+            let patch = Patch::Merge(json!({"metadata": metadata}));
+            outcome.miner = miners(&miner, context)?
+                .patch(&name, &params(), &patch)
+                .await
+                .map_err(Error::doing("mark the Miner"))?;
+        }
+        Step::CreatePod(pod) => {
+            let created = create_pod(&miner, pod, context).await?;
+            let news = News::normal("SuccessfulCreate", format!("created pod {}", phase::named(&created)));
+            context.tell(&miner.object_ref(&()), &news.about(created.object_ref(&()))).await;
+            outcome.pod = Some(created);
+        }
+        Step::ChangePod(patch) => {
+            let patched = pods(&miner, context)?.patch(&name, &params(), &Patch::Merge(patch)).await;
+            outcome.pod = Some(patched.map_err(Error::doing("change the Pod"))?);
+        }
+        Step::DeletePod => delete_pod(&miner, outcome, context).await?,
+        Step::CreateService(service) => match services(&miner, context)?.create(&post(), service).await {
+            Err(error) if crate::error::is_taken(&error) => {}
+            created => drop(created.map_err(Error::doing("create the genesis Service"))?),
+        },
+        Step::DeleteService(service) => {
+            // By uid, so that a Service that took the name meanwhile is not the one that goes.
+            let deleted = services(&miner, context)?.delete(&service.name_any(), &only(service.uid())).await;
+            ignore_gone(deleted.map(drop)).map_err(Error::doing("delete the genesis Service"))?;
+        }
+        Step::Release => {
+            let left: Vec<_> =
+                miner.finalizers().iter().filter(|finalizer| *finalizer != names::FINALIZER_MINER).collect();
+            if left.len() < miner.finalizers().len() {
+                let patch = json!({"metadata": {"resourceVersion": miner.resource_version(), "finalizers": left}});
+                let released = miners(&miner, context)?.patch(&name, &params(), &Patch::Merge(patch)).await;
+                ignore_gone(released.map(drop)).map_err(Error::doing("release the Miner"))?;
+            }
+            outcome.released = true;
+        }
+    }
+    Ok(())
+}
+
+async fn create_pod(miner: &Miner, pod: &Pod, context: &Context) -> Result<Pod> {
+    match pods(miner, context)?.create(&post(), pod).await {
+        Err(error) if is_gone(&error) && !context.provider_is_home => {
+            // Our own apiserver makes namespaces as they are needed; other clusters want to be asked.
+            let mut home = Namespace::default();
+            home.metadata.name = miner.namespace();
+            let made = Api::<Namespace>::all(context.provider.clone()).create(&post(), &home).await;
+            made.map_err(Error::doing("create the namespace of the Pod"))?;
+            Err(Error::Stale { doing: "create the Pod" })
+        }
+        created => created.map_err(Error::doing("create the Pod")),
+    }
+}
+
+async fn delete_pod(miner: &Miner, outcome: &mut Outcome, context: &Context) -> Result<()> {
+    let uid = outcome.pod.as_ref().and_then(ResourceExt::uid);
+    // By uid, so that a Pod that took the name meanwhile is not the one that goes.
+    match pods(miner, context)?.delete(&miner.name_any(), &only(uid)).await {
+        Ok(answer) => outcome.pod = answer.left().filter(is_deleting),
+        Err(error) if is_gone(&error) => outcome.pod = None,
+        Err(error) => return Err(Error::doing("delete the Pod")(error)),
+    }
+    Ok(())
+}
+
+/// What people are told when a step fails. A stale view is nobody's business: the next pass will see.
+fn bad_news(step: &Step, error: &Error) -> Option<News> {
+    if matches!(error, Error::Stale { .. }) {
+        return None;
+    }
+    let reason = match step {
+        Step::CreatePod(_) | Step::CreateService(_) => "FailedCreate",
+        Step::DeletePod => "FailedDeletePod",
+        _ => "ReconcileError",
+    };
+    Some(News::warning(reason, error.story()))
+}
+
+fn sight(plan: &Plan, outcome: &Outcome) -> Sight {
+    let deleting = is_deleting(&outcome.miner);
+    let failed = outcome.error.as_ref().filter(|_| deleting);
+    let health = match failed {
+        Some(error) => Condition::no(POD_HEALTHY, Severity::Warning, conditions::REASON_DELETION_FAILED, error.story()),
+        None => plan.health.clone().unwrap_or_else(|| phase::health(outcome.pod.as_ref(), had_pod(&outcome.miner))),
+    };
+    Sight { pod: outcome.pod.clone(), health, failure: plan.failure.clone() }
+}
+
+/// Whether the Miner had a Pod when last looked at.
+fn had_pod(miner: &Miner) -> bool {
+    miner.status.as_ref().is_some_and(|status| status.pod_ref.is_some())
+}
+
+fn is_deleting<K: Resource>(object: &K) -> bool {
+    object.meta().deletion_timestamp.is_some()
+}
+
+/// Deletes that object and no other of its name.
+fn only(uid: Option<String>) -> DeleteParams {
+    DeleteParams { preconditions: Some(Preconditions { uid, resource_version: None }), ..DeleteParams::default() }
+}
+
+fn ignore_gone(answer: kube::Result<()>) -> kube::Result<()> {
+    match answer {
+        Err(error) if is_gone(&error) => Ok(()),
+        answer => answer,
+    }
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: params().field_manager, ..PostParams::default() }
+}
+
+fn miners(miner: &Miner, context: &Context) -> Result<Api<Miner>> {
+    Ok(Api::namespaced(context.apiserver.clone(), namespace(miner)?))
+}
+
+fn pods(miner: &Miner, context: &Context) -> Result<Api<Pod>> {
+    Ok(Api::namespaced(context.provider.clone(), namespace(miner)?))
+}
+
+fn services(miner: &Miner, context: &Context) -> Result<Api<Service>> {
+    Ok(Api::namespaced(context.provider.clone(), namespace(miner)?))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use onex_crds::{ChainSpec, Kind, MinerSpec};
+
+    pub(crate) fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    pub(crate) fn genesis_chain() -> Chain {
+        let mut chain = Chain::new("genesis", ChainSpec::default());
+        chain.metadata.namespace = Some("kube-system".to_owned());
+        chain.metadata.uid = Some("chain-uid".to_owned());
+        chain.fill();
+        chain
+    }
+
+    /// The Miner `free` of nobody, marked as the controller marks it.
+    pub(crate) fn miner() -> Miner {
+        let spec =
+            MinerSpec { chain_name: "genesis".to_owned(), miner_type: "M1.MEDIUM2".to_owned(), ..MinerSpec::default() };
+        let mut miner = Miner::new("free", spec);
+        miner.metadata.namespace = Some("user-admin".to_owned());
+        miner.metadata.uid = Some("miner-uid".to_owned());
+        miner.metadata.finalizers = Some(vec![names::FINALIZER_MINER.to_owned()]);
+        miner.annotations_mut().insert(names::ANNOTATION_CPU.to_owned(), "250m".to_owned());
+        miner.annotations_mut().insert(names::ANNOTATION_MEMORY.to_owned(), "1Gi".to_owned());
+        miner.fill();
+        miner
+    }
+
+    pub(crate) fn genesis() -> Miner {
+        let mut genesis = miner();
+        genesis.metadata.name = Some("genesis".to_owned());
+        genesis.metadata.namespace = Some("kube-system".to_owned());
+        genesis.metadata.owner_references = genesis_chain().controller_owner_ref(&()).map(|owner| vec![owner]);
+        genesis
+    }
+
+    /// The Pod of [`miner`], with this status of its Ready condition.
+    pub(crate) fn pod_that_is(ready: Option<&str>) -> Pod {
+        let settings = Settings::default();
+        let mut pod = pod::pod(&miner(), &genesis_chain(), &settings.types["M1.MEDIUM2"], &settings, true);
+        pod.metadata.uid = Some("pod-uid".to_owned());
+        let conditions = ready.map(|status| {
+            vec![PodCondition { type_: "Ready".to_owned(), status: status.to_owned(), ..PodCondition::default() }]
+        });
+        pod.status = Some(PodStatus { conditions, pod_ip: Some("127.64.0.9".to_owned()), ..PodStatus::default() });
+        pod
+    }
+
+    fn planned(miner: &Miner, seen: &Seen) -> Plan {
+        plan(miner, seen, &Settings::default(), true, second(100))
+    }
+
+    fn deleted(mut miner: Miner, at: i64) -> Miner {
+        miner.metadata.deletion_timestamp = Some(Time(second(at)));
+        miner
+    }
+
+    #[test]
+    fn a_new_miner_is_marked_before_its_pod_is_made() {
+        let mut miner = miner();
+        miner.metadata.finalizers = None;
+        miner.metadata.annotations = None;
+        let plan = planned(&miner, &Seen { chain: Some(genesis_chain()), ..Seen::default() });
+        let [Step::Mark(mark), Step::CreatePod(pod)] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
+        assert_eq!(mark["finalizers"], json!(["miner.onex.io/finalizer"]));
+        assert_eq!(mark["annotations"], json!({"apps.onex.io/vCPU": "250m", "apps.onex.io/memoryMb": "1Gi"}));
+        assert_eq!(pod.name_any(), "free");
+    }
+
+    #[test]
+    fn a_settled_miner_is_left_alone() {
+        assert_eq!(
+            planned(&miner(), &Seen { pod: Some(pod_that_is(Some("True"))), ..Seen::default() }),
+            Plan::default()
+        );
+    }
+
+    /// `kubectl delete pod` gets the Pod, then lists and watches it. When another Pod took the name in between, it waited
+    /// for ever for that one to go.
+    #[test]
+    fn a_lost_pod_is_told_of_and_made_again_when_its_name_was_free_for_a_while() {
+        let (mut miner, seen) = (miner(), Seen { chain: Some(genesis_chain()), ..Seen::default() });
+        let planned = |miner: &Miner, now| plan(miner, &seen, &Settings::default(), true, second(now));
+        miner.status.get_or_insert_default().pod_ref = Some(Default::default());
+        let lost = planned(&miner, 100);
+        assert_eq!((&lost.steps[..], lost.news.len(), &lost.failure), (&[][..], 1, &None));
+        assert!(lost.wait.is_some());
+        let status = miner.status.get_or_insert_default();
+        status.pod_ref = None;
+        conditions::set(&mut status.conditions, lost.health.unwrap(), second(100));
+        let waiting = planned(&miner, 101);
+        assert_eq!((&waiting.steps[..], waiting.news.len()), (&[][..], 0));
+        assert_eq!(waiting.wait, Some(Duration::from_secs(1)));
+        assert!(matches!(planned(&miner, 102).steps[..], [Step::CreatePod(_)]));
+    }
+
+    #[test]
+    fn a_genesis_gets_a_service_once() {
+        let pod = Pod {
+            metadata: kube::core::ObjectMeta {
+                owner_references: pod::owner(&genesis()).map(|owner| vec![owner]),
+                ..pod_that_is(None).metadata
+            },
+            ..pod_that_is(None)
+        };
+        let has_service = |steps: &[Step]| steps.iter().any(|step| matches!(step, Step::CreateService(_)));
+        assert!(has_service(&planned(&genesis(), &Seen { pod: Some(pod.clone()), ..Seen::default() }).steps));
+        let service = Some(pod::service(&genesis(), "genesis", true));
+        assert!(!has_service(&planned(&genesis(), &Seen { pod: Some(pod), service, ..Seen::default() }).steps));
+        assert!(!has_service(&planned(&miner(), &Seen { pod: Some(pod_that_is(None)), ..Seen::default() }).steps));
+    }
+
+    #[test]
+    fn without_its_chain_a_miner_waits_and_says_so_once() {
+        let mut miner = miner();
+        let plan = planned(&miner, &Seen::default());
+        assert_eq!(plan.steps, []);
+        assert_eq!(plan.health.as_ref().unwrap().reason, "ChainNotFound");
+        assert_eq!((plan.news.len(), plan.wait), (1, Some(IMPATIENCE)));
+        conditions::set(&mut miner.status.get_or_insert_default().conditions, plan.health.unwrap(), second(1));
+        assert_eq!(planned(&miner, &Seen::default()).news, []);
+    }
+
+    #[test]
+    fn an_unknown_type_is_a_failure_and_no_pod_is_made() {
+        let mut miner = miner();
+        miner.spec.miner_type = "XXL".to_owned();
+        let plan = planned(&miner, &Seen { chain: Some(genesis_chain()), ..Seen::default() });
+        assert_eq!(plan.steps, []);
+        assert_eq!(
+            plan.failure,
+            Some((FailureReason::InvalidConfiguration, "the miner type \"XXL\" is in no table".to_owned()))
+        );
+        assert_eq!(plan.news.len(), 1);
+    }
+
+    #[test]
+    fn a_change_of_the_type_replaces_the_pod_and_the_annotations() {
+        let mut miner = miner();
+        miner.spec.miner_type = "S1.SMALL1".to_owned();
+        let plan = planned(&miner, &Seen { pod: Some(pod_that_is(Some("True"))), ..Seen::default() });
+        let [Step::Mark(mark), Step::DeletePod] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
+        assert_eq!(mark["annotations"]["apps.onex.io/vCPU"], "50m");
+    }
+
+    #[test]
+    fn a_pod_that_was_thrown_out_is_replaced_unless_it_may_end() {
+        let mut pod = pod_that_is(Some("False"));
+        pod.status.as_mut().unwrap().phase = Some("Failed".to_owned());
+        let seen = Seen { pod: Some(pod.clone()), ..Seen::default() };
+        assert_eq!(planned(&miner(), &seen).steps, [Step::DeletePod]);
+        let mut once = miner();
+        once.spec.restart_policy = "Never".to_owned();
+        pod.annotations_mut().insert(names::ANNOTATION_MADE_FROM.to_owned(), pod::made_from(&once.spec));
+        assert_eq!(planned(&once, &Seen { pod: Some(pod), ..Seen::default() }).steps, []);
+    }
+
+    #[test]
+    fn a_pod_that_is_going_is_waited_for() {
+        let mut pod = pod_that_is(Some("True"));
+        pod.metadata.deletion_timestamp = Some(Time(second(1)));
+        assert_eq!(planned(&miner(), &Seen { pod: Some(pod), ..Seen::default() }).steps, []);
+    }
+
+    #[test]
+    fn labels_and_annotations_of_the_spec_reach_the_pod() {
+        let mut miner = miner();
+        miner.spec.metadata.labels.insert("tier".to_owned(), "gold".to_owned());
+        miner.spec.metadata.annotations.insert("note".to_owned(), "x".to_owned());
+        let plan = planned(&miner, &Seen { pod: Some(pod_that_is(None)), ..Seen::default() });
+        let change = json!({"metadata": {"labels": {"tier": "gold"}, "annotations": {"note": "x"}}});
+        assert_eq!(plan.steps, [Step::ChangePod(change)]);
+    }
+
+    #[test]
+    fn a_strangers_pod_is_not_touched() {
+        let mut pod = pod_that_is(Some("True"));
+        pod.metadata.owner_references.as_mut().unwrap()[0].uid = "other".to_owned();
+        let seen = Seen { pod: Some(pod), ..Seen::default() };
+        let plan = planned(&miner(), &seen);
+        assert_eq!(plan.steps, []);
+        assert!(plan.health.unwrap().message.contains("somebody else"));
+        assert_eq!(planned(&deleted(miner(), 100), &seen).steps, [Step::Release]);
+    }
+
+    #[test]
+    fn a_deleted_miner_waits_for_its_pod_and_then_goes() {
+        let seen = Seen { pod: Some(pod_that_is(Some("True"))), ..Seen::default() };
+        let plan = planned(&deleted(miner(), 95), &seen);
+        assert_eq!(plan.steps, [Step::DeletePod]);
+        assert_eq!(plan.wait, Some(Duration::from_secs(5)));
+        assert_eq!(plan.health.unwrap().reason, "Deleting");
+        assert_eq!(planned(&deleted(miner(), 95), &Seen::default()).steps, [Step::Release]);
+    }
+
+    #[test]
+    fn a_deleted_miner_gives_up_on_its_pod_after_its_timeout_but_not_when_it_has_none() {
+        let mut pod = pod_that_is(Some("True"));
+        pod.metadata.deletion_timestamp = Some(Time(second(90)));
+        let seen = Seen { pod: Some(pod), ..Seen::default() };
+        let plan = planned(&deleted(miner(), 90), &seen);
+        assert_eq!(plan.steps, [Step::Release]);
+        assert_eq!(plan.news.len(), 1);
+        let mut patient = deleted(miner(), 90);
+        patient.spec.pod_deletion_timeout = Some("0s".to_owned());
+        assert_eq!(planned(&patient, &seen).steps, []);
+    }
+
+    #[test]
+    fn a_deleted_genesis_takes_its_service_along() {
+        for owned in [true, false] {
+            let service = pod::service(&genesis(), "genesis", owned);
+            let seen = Seen { service: Some(service.clone()), ..Seen::default() };
+            let steps = planned(&deleted(genesis(), 95), &seen).steps;
+            assert_eq!(steps, [Step::DeleteService(Box::new(service)), Step::Release]);
+        }
+    }
+
+    #[test]
+    fn a_deleted_genesis_leaves_a_service_of_somebody_else_alone() {
+        let mut of_another = pod::service(&genesis(), "genesis", true);
+        of_another.metadata.owner_references.as_mut().unwrap()[0].uid = "another-uid".to_owned();
+        let mut of_nobody = pod::service(&genesis(), "genesis", false);
+        of_nobody.metadata.labels = None;
+        for service in [of_another, of_nobody] {
+            let seen = Seen { service: Some(service), ..Seen::default() };
+            assert_eq!(planned(&deleted(genesis(), 95), &seen).steps, [Step::Release]);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What is said of a set, and when it is worth another look. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use onex_crds::conditions::{self, MINERS_CREATED, MINERS_READY, POD_HEALTHY, READY, RESIZED};
+use onex_crds::{Condition, FailureReason, Miner, MinerSet, MinerSetStatus, Severity};
+
+use super::plan::is_ready;
+use super::{IMPATIENCE, Outcome};
+
+/// What is said of `set` when these are its Miners.
+pub(super) fn status(set: &MinerSet, chain: bool, outcome: &Outcome, now: Timestamp) -> MinerSetStatus {
+    let old = set.status.clone().unwrap_or_default();
+    let mut status = counted(set, &outcome.miners, now);
+    status.conditions = old.conditions.clone();
+    for condition in [created(set, chain, outcome), resized(set, &status), ready(&outcome.miners)] {
+        conditions::set(&mut status.conditions, condition, now);
+    }
+    if let Some(sum) = conditions::summary(&status.conditions, &[MINERS_CREATED, RESIZED, MINERS_READY]) {
+        conditions::set(&mut status.conditions, sum, now);
+    }
+    let acted = outcome.error.is_none();
+    status.observed_generation =
+        if acted { set.metadata.generation.unwrap_or_default() } else { old.observed_generation };
+    if let Some(message) = stuck(set, &status, now) {
+        status.failure_reason = Some(FailureReason::JoinClusterTimeoutError);
+        status.failure_message = Some(message);
+    }
+    status
+}
+
+/// When to look again without having been called, if that is worth it.
+pub(super) fn next_look(set: &MinerSet, status: &MinerSetStatus, miners: &[Miner], now: Timestamp) -> Option<Duration> {
+    let wait = min_ready(set);
+    if status.ready_replicas != set.replicas() || status.replicas != set.replicas() {
+        return Some(IMPATIENCE);
+    }
+    if status.available_replicas == set.replicas() {
+        return None;
+    }
+    // The last one to become available decides; a second more, because available means strictly longer.
+    let age = miners.iter().filter_map(|miner| ready_for(miner, now)).min().unwrap_or_default();
+    Some(wait.saturating_sub(age) + Duration::from_secs(1))
+}
+
+fn counted(set: &MinerSet, miners: &[Miner], now: Timestamp) -> MinerSetStatus {
+    let wanted = &set.spec.template.metadata.labels;
+    let labeled = |miner: &&Miner| wanted.iter().all(|(key, value)| miner.labels().get(key) == Some(value));
+    let available = |miner: &&Miner| {
+        let wait = min_ready(set);
+        is_ready(miner) && (wait.is_zero() || ready_for(miner, now).is_some_and(|age| age > wait))
+    };
+    MinerSetStatus {
+        selector: set.selector_text(),
+        replicas: count(miners.iter()),
+        fully_labeled_replicas: count(miners.iter().filter(labeled)),
+        ready_replicas: count(miners.iter().filter(|miner| is_ready(miner))),
+        available_replicas: count(miners.iter().filter(available)),
+        ..MinerSetStatus::default()
+    }
+}
+
+fn count<'a>(miners: impl Iterator<Item = &'a Miner>) -> i32 {
+    i32::try_from(miners.count()).unwrap_or(i32::MAX)
+}
+
+fn min_ready(set: &MinerSet) -> Duration {
+    Duration::from_secs(u64::try_from(set.spec.min_ready_seconds).unwrap_or_default())
+}
+
+/// How long the Miner has been ready.
+fn ready_for(miner: &Miner, now: Timestamp) -> Option<Duration> {
+    let since = conditions::get(miner.conditions(), POD_HEALTHY)
+        .filter(|condition| condition.is_true())?
+        .last_transition_time
+        .as_ref()?;
+    Some(now.duration_since(since.0).unsigned_abs())
+}
+
+fn created(set: &MinerSet, chain: bool, outcome: &Outcome) -> Condition {
+    if !chain {
+        let name = &set.spec.template.spec.chain_name;
+        let message = format!("there is no chain {name:?} in {}, so no miners are created", onex_crds::CHAIN_NAMESPACE);
+        return Condition::no(MINERS_CREATED, Severity::Error, conditions::REASON_CHAIN_NOT_FOUND, message);
+    }
+    match &outcome.not_created {
+        Some(why) => {
+            Condition::no(MINERS_CREATED, Severity::Error, conditions::REASON_MINER_CREATION_FAILED, why.as_str())
+        }
+        None => Condition::yes(MINERS_CREATED),
+    }
+}
+
+fn resized(set: &MinerSet, status: &MinerSetStatus) -> Condition {
+    let (wanted, there, ready) = (set.replicas(), status.replicas, status.ready_replicas);
+    if there > wanted {
+        let message = format!("scaling down to {wanted} miners, {there} are there");
+        return Condition::no(RESIZED, Severity::Warning, conditions::REASON_SCALING_DOWN, message);
+    }
+    if there < wanted || ready < wanted {
+        let message = format!("scaling up to {wanted} miners, {there} are there and {ready} ready");
+        return Condition::no(RESIZED, Severity::Warning, conditions::REASON_SCALING_UP, message);
+    }
+    Condition::yes(RESIZED)
+}
+
+fn ready(miners: &[Miner]) -> Condition {
+    let mut names: Vec<(String, &Condition)> = miners
+        .iter()
+        .filter_map(|miner| Some((miner.name_any(), conditions::get(miner.conditions(), READY)?)))
+        .collect();
+    // By name, so that of several equally bad ones the same is named every time.
+    names.sort_by(|a, b| a.0.cmp(&b.0));
+    let theirs =
+        conditions::aggregate(MINERS_READY, "Miner", names.iter().map(|(name, condition)| (name.as_str(), *condition)));
+    match theirs {
+        Some(worst) if !worst.is_true() => worst,
+        _ if names.len() < miners.len() => {
+            Condition::unknown(MINERS_READY, conditions::REASON_WAITING, "some miners have not been looked at yet")
+        }
+        _ => Condition::yes(MINERS_READY),
+    }
+}
+
+/// Why the set is stuck: its resizing has said the same for longer than it may.
+fn stuck(set: &MinerSet, status: &MinerSetStatus, now: Timestamp) -> Option<String> {
+    let patience = set.spec.progress_deadline_seconds.and_then(|seconds| u64::try_from(seconds).ok())?;
+    let resized = conditions::get(&status.conditions, RESIZED).filter(|condition| !condition.is_true())?;
+    let since = resized.last_transition_time.as_ref()?.0;
+    let stalled = now.duration_since(since).unsigned_abs() > Duration::from_secs(patience);
+    stalled.then(|| format!("no progress in {patience} s: {}", resized.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::minerset::plan::child;
+    use crate::minerset::tests::{healthy, minerset, second};
+    use onex_crds::{MinerStatus, Truth};
+
+    fn outcome(set: &MinerSet, ready: usize, unready: usize) -> Outcome {
+        let mut miners: Vec<Miner> =
+            (0..ready + unready).map(|slot| Miner { status: healthy("").status, ..child(set, slot) }).collect();
+        for miner in &mut miners[ready..] {
+            let mut conditions = Vec::new();
+            conditions::set(
+                &mut conditions,
+                Condition::no(READY, Severity::Warning, "PodProvisioning", "not yet"),
+                second(10),
+            );
+            miner.status = Some(MinerStatus { conditions, ..MinerStatus::default() });
+        }
+        Outcome { miners, ..Outcome::default() }
+    }
+
+    fn said(status: &MinerSetStatus, type_: &str) -> (Truth, String) {
+        let condition = conditions::get(&status.conditions, type_).unwrap();
+        (condition.status, condition.reason.clone())
+    }
+
+    #[test]
+    fn a_complete_set_says_so_in_every_way() {
+        let set = minerset(2);
+        let status = status(&set, true, &outcome(&set, 2, 0), second(20));
+        assert_eq!(
+            (status.replicas, status.fully_labeled_replicas, status.ready_replicas, status.available_replicas),
+            (2, 2, 2, 2)
+        );
+        for type_ in [READY, MINERS_CREATED, RESIZED, MINERS_READY] {
+            assert_eq!(said(&status, type_), (Truth::True, String::new()), "{type_}");
+        }
+        assert_eq!(status.observed_generation, 1);
+        assert_eq!(status.selector, "apps.onex.io/minerset=a");
+        assert_eq!(next_look(&set, &status, &[], second(20)), None);
+    }
+
+    #[test]
+    fn an_empty_set_of_none_is_ready() {
+        let set = minerset(0);
+        assert_eq!(said(&status(&set, true, &outcome(&set, 0, 0), second(20)), READY).0, Truth::True);
+    }
+
+    #[test]
+    fn a_set_that_grows_or_shrinks_says_which() {
+        let set = minerset(2);
+        for (ready, unready, reason) in [(1, 0, "ScalingUp"), (1, 1, "ScalingUp"), (3, 0, "ScalingDown")] {
+            let status = status(&set, true, &outcome(&set, ready, unready), second(20));
+            assert_eq!(said(&status, RESIZED), (Truth::False, reason.to_owned()));
+            assert_eq!(next_look(&set, &status, &[], second(20)), Some(IMPATIENCE));
+        }
+    }
+
+    #[test]
+    fn the_worst_miner_is_named() {
+        let set = minerset(2);
+        let status = status(&set, true, &outcome(&set, 1, 1), second(20));
+        assert_eq!(said(&status, MINERS_READY), (Truth::False, "PodProvisioning @ Miner/a-1".to_owned()));
+    }
+
+    #[test]
+    fn a_missing_chain_is_said_and_makes_the_set_unready() {
+        let set = minerset(1);
+        let status = status(&set, false, &outcome(&set, 1, 0), second(20));
+        assert_eq!(said(&status, MINERS_CREATED), (Truth::False, "ChainNotFound".to_owned()));
+        assert_eq!(said(&status, READY), (Truth::False, "ChainNotFound".to_owned()));
+    }
+
+    #[test]
+    fn a_miner_is_available_when_it_was_ready_longer_than_asked_for() {
+        let mut set = minerset(1);
+        set.spec.min_ready_seconds = 30;
+        for (now, available, look) in [(20, 0, Some(21)), (40, 0, Some(1)), (41, 1, None)] {
+            let outcome = outcome(&set, 1, 0);
+            let status = status(&set, true, &outcome, second(now));
+            assert_eq!((status.ready_replicas, status.available_replicas), (1, available), "{now}");
+            assert_eq!(next_look(&set, &status, &outcome.miners, second(now)), look.map(Duration::from_secs));
+        }
+    }
+
+    #[test]
+    fn a_set_without_progress_is_stuck_until_it_moves() {
+        let mut set = minerset(2);
+        set.status = Some(status(&set, true, &outcome(&set, 1, 1), second(0)));
+        assert_eq!(status(&set, true, &outcome(&set, 1, 1), second(600)).failure_reason, None);
+        let late = status(&set, true, &outcome(&set, 1, 1), second(601));
+        assert_eq!(late.failure_reason, Some(FailureReason::JoinClusterTimeoutError));
+        set.status = Some(late);
+        assert_eq!(status(&set, true, &outcome(&set, 2, 0), second(602)).failure_reason, None);
+    }
+
+    #[test]
+    fn the_same_sight_gives_the_same_status() {
+        let mut set = minerset(2);
+        let first = status(&set, true, &outcome(&set, 1, 1), second(20));
+        set.status = Some(first.clone());
+        assert_eq!(status(&set, true, &outcome(&set, 1, 1), second(25)), first);
+    }
+}

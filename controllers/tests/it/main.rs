@@ -1,0 +1,12 @@
+//! The controllers against the real apiserver, in memory, with a kubelet that only pretends to run Pods.
+#![allow(clippy::unwrap_used)]
+
+mod chain;
+mod flaky;
+mod garbage;
+mod miner;
+mod minerset;
+mod namespace;
+mod samples;
+mod stopping;
+mod world;

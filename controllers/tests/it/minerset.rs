@@ -1,0 +1,235 @@
+//! MinerSets.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
+use onex_controllers::Settings;
+use onex_crds::{Chain, Miner, MinerSet, conditions};
+use serde_json::{Value, json};
+
+use crate::world::{SYSTEM, USER, World, chain, minerset};
+
+impl World {
+    async fn scale(&self, name: &str, replicas: i32) {
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        self.api::<MinerSet>(USER).patch_scale(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    async fn miners(&self) -> Vec<String> {
+        let miners = self.api::<Miner>(USER).list(&Default::default()).await.unwrap();
+        miners.iter().map(ResourceExt::name_any).collect()
+    }
+
+    async fn set(replicas: i32) -> Self {
+        let world = Self::with_chain().await;
+        world.apply::<MinerSet>(USER, minerset("a", replicas)).await;
+        world.complete_set("a", replicas).await;
+        world
+    }
+}
+
+#[tokio::test]
+async fn a_set_grows_and_shrinks_as_it_is_scaled() {
+    let world = World::set(2).await;
+    world.scale("a", 5).await;
+    world.complete_set("a", 5).await;
+    world.until_there_are::<Miner>(USER, &["a-0", "a-1", "a-2", "a-3", "a-4"]).await;
+    world.scale("a", 1).await;
+    world.complete_set("a", 1).await;
+    assert_eq!(world.miners().await.len(), 1);
+    world.until_all::<Pod>(USER, |pods| pods.len() == 1).await;
+    world.scale("a", 0).await;
+    world.complete_set("a", 0).await;
+    world.until_there_are::<Pod>(USER, &[]).await;
+    assert_eq!(world.reasons(USER, "a").await, ["SuccessfulCreate", "SuccessfulDelete"]);
+}
+
+#[tokio::test]
+async fn a_large_set_is_made_in_batches_and_whole() {
+    let world = World::with(Settings { batch: 10, ..Settings::default() }, true).await;
+    world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+    world.apply::<MinerSet>(USER, minerset("a", 45)).await;
+    world.complete_set("a", 45).await;
+    world.scale("a", 3).await;
+    world.complete_set("a", 3).await;
+}
+
+#[tokio::test]
+async fn a_deleted_miner_comes_back_under_its_name() {
+    let world = World::set(3).await;
+    let before = world.running(USER, "a-1").await;
+    world.delete::<Miner>(USER, "a-1").await;
+    world
+        .until::<Miner>(USER, "a-1", |miner| miner.uid() != before.uid() && miner.phase() == onex_crds::Phase::Running)
+        .await;
+    assert_eq!(world.miners().await, ["a-0", "a-1", "a-2"]);
+}
+
+#[tokio::test]
+async fn a_set_that_shrinks_removes_its_unhealthy_miner_first() {
+    let world = World::set(3).await;
+    world.report(USER, "a-1", "False", "it does not answer").await;
+    let miner = world.until::<Miner>(USER, "a-1", |miner| conditions::is_false(miner.conditions(), "PodHealthy")).await;
+    assert_eq!(conditions::get(miner.conditions(), "Ready").unwrap().message, "it does not answer");
+    world.scale("a", 2).await;
+    world.until_there_are::<Miner>(USER, &["a-0", "a-2"]).await;
+}
+
+#[tokio::test]
+async fn a_marked_miner_goes_first_and_policies_decide_among_the_others() {
+    let world = World::set(3).await;
+    world.patch::<Miner>(USER, "a-2", json!({"metadata": {"annotations": {"apps.onex.io/delete-miner": ""}}})).await;
+    world.scale("a", 2).await;
+    world.until_there_are::<Miner>(USER, &["a-0", "a-1"]).await;
+    // Age counts in seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    world.scale("a", 3).await;
+    world.complete_set("a", 3).await;
+    world.patch::<MinerSet>(USER, "a", json!({"spec": {"deletePolicy": "Newest", "replicas": 2}})).await;
+    world.until_there_are::<Miner>(USER, &["a-0", "a-1"]).await;
+}
+
+#[tokio::test]
+async fn miners_that_were_left_behind_are_adopted() {
+    let world = World::set(2).await;
+    let before = world.running(USER, "a-0").await.uid();
+    let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    let _ = world.api::<MinerSet>(USER).delete("a", &orphan).await.unwrap();
+    world.until_gone::<MinerSet>(USER, "a").await;
+    assert_eq!(world.miners().await, ["a-0", "a-1"]);
+    let set = world.apply::<MinerSet>(USER, minerset("a", 2)).await;
+    let adopted = world.until::<Miner>(USER, "a-0", |miner| miner.controller().is_some()).await;
+    assert_eq!(adopted.uid(), before);
+    assert_eq!(adopted.controller().unwrap().uid, set.uid().unwrap());
+    world.complete_set("a", 2).await;
+    assert!(world.reasons(USER, "a").await.contains(&"SuccessfulAdopt".to_owned()));
+}
+
+#[tokio::test]
+async fn a_name_that_a_stranger_holds_is_skipped() {
+    let world = World::with_chain().await;
+    world.apply::<Miner>(USER, crate::world::miner("a-0")).await;
+    world.apply::<MinerSet>(USER, minerset("a", 2)).await;
+    world.complete_set("a", 2).await;
+    assert_eq!(world.miners().await, ["a-0", "a-1", "a-2"]);
+}
+
+#[tokio::test]
+async fn a_set_waits_for_its_chain_says_so_and_then_goes_on() {
+    let world = World::new().await;
+    world.apply::<MinerSet>(USER, minerset("a", 2)).await;
+    let set = world.until::<MinerSet>(USER, "a", |set| conditions::is_false(set.conditions(), "Ready")).await;
+    assert_eq!(conditions::get(set.conditions(), "Ready").unwrap().reason, "ChainNotFound");
+    assert_eq!(world.miners().await, [""; 0]);
+    world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+    world.complete_set("a", 2).await;
+}
+
+#[tokio::test]
+async fn a_set_whose_chain_is_gone_still_shrinks_and_goes() {
+    let world = World::set(3).await;
+    world.delete::<Chain>(SYSTEM, "genesis").await;
+    world.until_gone::<Chain>(SYSTEM, "genesis").await;
+    world
+        .until::<MinerSet>(USER, "a", |set| {
+            conditions::get(set.conditions(), "MinersCreated").is_some_and(|created| created.reason == "ChainNotFound")
+        })
+        .await;
+    world.scale("a", 1).await;
+    world.until_all::<Miner>(USER, |miners| miners.len() == 1).await;
+    world.delete::<MinerSet>(USER, "a").await;
+    world.until_there_are::<Miner>(USER, &[]).await;
+    world.until_there_are::<Pod>(USER, &[]).await;
+}
+
+#[tokio::test]
+async fn a_paused_set_is_left_alone_until_it_is_not() {
+    let world = World::set(1).await;
+    world
+        .patch::<MinerSet>(
+            USER,
+            "a",
+            json!({"metadata": {"annotations": {"apps.onex.io/paused": ""}}, "spec": {"replicas": 3}}),
+        )
+        .await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(world.miners().await, ["a-0"]);
+    world.patch::<MinerSet>(USER, "a", json!({"metadata": {"annotations": {"apps.onex.io/paused": null}}})).await;
+    world.complete_set("a", 3).await;
+}
+
+#[tokio::test]
+async fn a_set_that_may_not_create_miners_does_not_replace_them() {
+    let world = World::set(2).await;
+    world
+        .patch::<MinerSet>(USER, "a", json!({"metadata": {"annotations": {"apps.onex.io/disable-miner-create": ""}}}))
+        .await;
+    world.delete::<Miner>(USER, "a-0").await;
+    world.until_there_are::<Miner>(USER, &["a-1"]).await;
+    let set = world.until::<MinerSet>(USER, "a", |set| conditions::is_false(set.conditions(), "Resized")).await;
+    assert_eq!(conditions::get(set.conditions(), "Resized").unwrap().reason, "ScalingUp");
+}
+
+#[tokio::test]
+async fn a_new_template_reaches_the_miners_and_then_their_pods() {
+    let world = World::set(2).await;
+    let before = world.until::<Pod>(USER, "a-0", |_| true).await;
+    let template =
+        json!({"spec": {"template": {"metadata": {"labels": {"tier": "gold"}}, "spec": {"minerType": "S1.SMALL1"}}}});
+    world.patch::<MinerSet>(USER, "a", template).await;
+    for name in ["a-0", "a-1"] {
+        let miner = world.until::<Miner>(USER, name, |miner| miner.spec.miner_type == "S1.SMALL1").await;
+        assert_eq!(miner.labels()["tier"], "gold");
+        world
+            .until::<Pod>(USER, name, |pod| {
+                pod.spec.as_ref().unwrap().containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap()["cpu"].0
+                    == "50m"
+            })
+            .await;
+    }
+    let after = world.until::<Pod>(USER, "a-0", |_| true).await;
+    assert_ne!(after.uid(), before.uid());
+    world.complete_set("a", 2).await;
+}
+
+#[tokio::test]
+async fn a_failed_health_check_gets_a_miner_replaced() {
+    let world = World::set(2).await;
+    let before = world.running(USER, "a-0").await;
+    let mut conditions = serde_json::to_value(before.conditions()).unwrap();
+    conditions
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "OwnerRemediated", "status": "False", "severity": "Warning"}));
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    world.api::<Miner>(USER).patch_status("a-0", &PatchParams::default(), &patch).await.unwrap();
+    world
+        .until::<Miner>(USER, "a-0", |miner| miner.uid() != before.uid() && miner.phase() == onex_crds::Phase::Running)
+        .await;
+}
+
+#[tokio::test]
+async fn sets_with_generated_names_do_not_share_their_miners() {
+    let world = World::with_chain().await;
+    let mut generated = minerset("", 1);
+    generated["metadata"]["name"] = Value::Null;
+    generated["metadata"]["generateName"] = Value::from("gen-");
+    let (one, two) =
+        (world.apply::<MinerSet>(USER, generated.clone()).await, world.apply::<MinerSet>(USER, generated).await);
+    assert_ne!(one.selector_text(), two.selector_text());
+    for set in [one, two] {
+        world.complete_set(&set.name_any(), 1).await;
+        world.running(USER, &format!("{}-0", set.name_any())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_set_gets_past_miners_of_others_that_hold_its_names() {
+    let world = World::with_chain().await;
+    for slot in 0..3 {
+        world.apply::<Miner>(USER, crate::world::miner(&format!("a-{slot}"))).await;
+    }
+    world.apply::<MinerSet>(USER, minerset("a", 1)).await;
+    world.complete_set("a", 1).await;
+    world.running(USER, "a-3").await;
+}

@@ -1,0 +1,249 @@
+//! A small platform: the apiserver over a store in memory, all controllers, and a pretended kubelet.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use onex_apiserver::{Apiserver, Handles};
+use onex_controllers::{Controllers, Settings};
+use onex_crds::{Chain, Miner, MinerSet};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub const USER: &str = "user-admin";
+pub const SYSTEM: &str = "kube-system";
+
+/// The longest that anything may take; nothing here should take a tenth of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct World {
+    pub client: Client,
+    _stop: DropGuard,
+}
+
+impl World {
+    /// A platform in which every Pod becomes ready at once.
+    pub async fn new() -> Self {
+        Self::with(Settings::default(), true).await
+    }
+
+    /// A platform without a kubelet: Pods stay as they are made.
+    pub async fn without_kubelet() -> Self {
+        Self::with(Settings::default(), false).await
+    }
+
+    pub async fn with(settings: Settings, kubelet: bool) -> Self {
+        Self::whose_controllers_see(settings, kubelet, |router| router).await
+    }
+
+    /// A platform whose controllers reach the apiserver through `door`; the test and the kubelet go straight in.
+    pub async fn whose_controllers_see(settings: Settings, kubelet: bool, door: impl FnOnce(Router) -> Router) -> Self {
+        let url = "memory:".parse().unwrap();
+        let storage = onex_storage::open(&url, &onex_storage::Settings::default()).await.unwrap();
+        let server = Arc::new(
+            Apiserver::new(onex_apiserver::Settings::default(), Handles { storage, kubelet: None }).await.unwrap(),
+        );
+        let stop = CancellationToken::new();
+        tokio::spawn({
+            let (server, stop) = (server.clone(), stop.clone());
+            async move { server.run(stop).await }
+        });
+        server.ready().await;
+        let router = server.router_as("admin", &["system:masters"]);
+        let client = onex_client::over_router(router.clone(), "default");
+        tokio::spawn(Controllers::new(settings, onex_client::over_router(door(router), "default")).run(stop.clone()));
+        if kubelet {
+            tokio::spawn(pretend(client.clone(), stop.clone()));
+        }
+        Self { client, _stop: stop.drop_guard() }
+    }
+
+    /// The same, with the chain `genesis` applied as the sample has it.
+    pub async fn with_chain() -> Self {
+        let world = Self::new().await;
+        world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+        world
+    }
+
+    pub fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    pub async fn apply<K>(&self, namespace: &str, object: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + serde::Serialize,
+    {
+        self.api(namespace).create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+    }
+
+    pub async fn patch<K>(&self, namespace: &str, name: &str, patch: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        self.api(namespace).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
+    }
+
+    pub async fn delete<K>(&self, namespace: &str, name: &str)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let _ = self.api::<K>(namespace).delete(name, &DeleteParams::background()).await.unwrap();
+    }
+
+    /// The object as soon as it is as it should be.
+    #[track_caller]
+    pub fn until<K>(&self, namespace: &str, name: &str, is: impl Fn(&K) -> bool) -> impl Future<Output = K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let (api, name, caller) = (self.api::<K>(namespace), name.to_owned(), std::panic::Location::caller());
+        async move {
+            let mut last = None;
+            for _ in 0..PATIENCE.as_millis() / 10 {
+                last = api.get_opt(&name).await.unwrap();
+                if let Some(object) = last.as_ref().filter(|object| is(object)) {
+                    return object.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("{caller}: {name} is not as it should be: {last:#?}");
+        }
+    }
+
+    /// Waits until the namespace holds exactly these objects of the kind.
+    #[track_caller]
+    pub fn until_there_are<K>(&self, namespace: &str, names: &[&str]) -> impl Future<Output = Vec<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.until_all::<K>(namespace, move |there| there.iter().map(ResourceExt::name_any).eq(names.iter().cloned()))
+    }
+
+    /// All objects of the kind in the namespace, as soon as they are as they should be.
+    #[track_caller]
+    pub fn until_all<K>(&self, namespace: &str, are: impl Fn(&[K]) -> bool) -> impl Future<Output = Vec<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let (api, caller) = (self.api::<K>(namespace), std::panic::Location::caller());
+        async move {
+            let mut last = Vec::new();
+            for _ in 0..PATIENCE.as_millis() / 10 {
+                last = api.list(&ListParams::default()).await.unwrap().items;
+                if are(&last) {
+                    return last;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let names: Vec<String> = last.iter().map(ResourceExt::name_any).collect();
+            panic!("{caller}: not as it should be: {names:?}");
+        }
+    }
+
+    /// Waits until the object is no longer there.
+    #[track_caller]
+    pub fn until_gone<K>(&self, namespace: &str, name: &str) -> impl Future<Output = ()>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let name = name.to_owned();
+        let all = self.until_all::<K>(namespace, move |there| there.iter().all(|object| object.name_any() != name));
+        async move { drop(all.await) }
+    }
+
+    /// The reasons of all events about the object, each once, in alphabetical order.
+    pub async fn reasons(&self, namespace: &str, name: &str) -> Vec<String> {
+        let events = self.api::<Event>(namespace).list(&ListParams::default()).await.unwrap();
+        let about = events.into_iter().filter(|event| event.involved_object.name.as_deref() == Some(name));
+        let mut reasons: Vec<String> = about.filter_map(|event| event.reason).collect();
+        reasons.sort();
+        reasons.dedup();
+        reasons
+    }
+
+    pub async fn complete_set(&self, name: &str, replicas: i32) -> MinerSet {
+        self.until::<MinerSet>(USER, name, move |set| {
+            set.replicas() == replicas
+                && set.status.as_ref().is_some_and(|status| {
+                    (status.replicas, status.ready_replicas) == (replicas, replicas)
+                        && Some(status.observed_generation) == set.metadata.generation
+                })
+        })
+        .await
+    }
+
+    pub async fn running(&self, namespace: &str, name: &str) -> Miner {
+        self.until::<Miner>(namespace, name, |miner| miner.phase() == onex_crds::Phase::Running).await
+    }
+
+    /// Says of a Pod what a kubelet would.
+    pub async fn report(&self, namespace: &str, name: &str, ready: &str, message: &str) {
+        report(&self.api(namespace), name, ready, message).await.unwrap();
+    }
+}
+
+pub fn chain(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps.onex.io/v1beta1", "kind": "Chain", "metadata": {"name": name, "namespace": SYSTEM},
+        "spec": {
+            "bootstrapAccount": "0x210d9eD12CEA87E33a98AA7Bcb4359eABA9e800e",
+            "image": "ccr.ccs.tencentyun.com/onexstack/onex-toyblc-amd64:v1.0.0",
+            "minMineIntervalSeconds": 43200, "minerType": "S1.SMALL2",
+        },
+    })
+}
+
+pub fn minerset(name: &str, replicas: i32) -> Value {
+    json!({
+        "apiVersion": "apps.onex.io/v1beta1", "kind": "MinerSet", "metadata": {"name": name, "namespace": USER},
+        "spec": {
+            "deletePolicy": "Random", "displayName": "testminerset", "replicas": replicas,
+            "template": {"spec": {"chainName": "genesis", "minerType": "M1.MEDIUM2"}},
+        },
+    })
+}
+
+pub fn miner(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps.onex.io/v1beta1", "kind": "Miner", "metadata": {"name": name, "namespace": USER},
+        "spec": {"displayName": "testminer", "chainName": "genesis", "minerType": "M1.MEDIUM2"},
+    })
+}
+
+/// Says of every new Pod that it is ready.
+async fn pretend(client: Client, stop: CancellationToken) {
+    let pods = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).default_backoff().applied_objects();
+    let mut pods = std::pin::pin!(pods.take_until(stop.cancelled_owned()));
+    while let Some(pod) = pods.next().await {
+        let Ok(pod) = pod else { continue };
+        if pod.metadata.deletion_timestamp.is_none() && pod.status.as_ref().is_none_or(|status| status.pod_ip.is_none())
+        {
+            let api = Api::namespaced(client.clone(), &pod.namespace().unwrap());
+            // A Pod that is gone by now, or in a namespace that is, needs no report.
+            let _ = report(&api, &pod.name_any(), "True", "").await;
+        }
+    }
+}
+
+async fn report(pods: &Api<Pod>, name: &str, ready: &str, message: &str) -> kube::Result<Pod> {
+    let mut condition = BTreeMap::from([("type", "Ready"), ("status", ready)]);
+    if !message.is_empty() {
+        condition.insert("message", message);
+    }
+    let status = json!({"status": {"phase": "Running", "podIP": "127.64.0.9", "conditions": [condition]}});
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await
+}

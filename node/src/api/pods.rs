@@ -1,0 +1,474 @@
+//! The loop of the node: from Pods in the apiserver to Pods that run, and back.
+//!
+//! It is driven by levels: whatever happened, [`Pods::look_at`] compares the Pod of one name as it is in the apiserver with what
+//! runs under that name, and takes the next step.
+
+use super::bind::{self, Decision};
+use super::{Cluster, MANAGER, code};
+use crate::runner::{self, Runner, Wish, with_causes};
+use crate::seen::PodSeen;
+use crate::{PodName, pod, status};
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::reflector::{ObjectRef, store::Writer};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long the processes of a Pod that vanished may take to stop. Whoever deletes by force does not want to wait.
+const GRACE_OF_THE_VANISHED: Duration = Duration::from_secs(2);
+
+/// Between two looks at everything, for what no event tells: room for more Pods, directories that nobody needs.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
+
+/// Between two tries to write what the apiserver did not take.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// A Pod that this node has taken on.
+struct Worker {
+    uid: String,
+    stage: Stage,
+}
+
+/// How far it is.
+enum Stage {
+    /// It runs, or tries to.
+    Running(watch::Sender<Wish>),
+    /// Nothing of it runs, and nothing will. The object is still there.
+    Over,
+    /// It is over, and the object is being removed.
+    Removing,
+}
+
+/// What a task has to tell when it ends.
+enum Done {
+    /// Nothing of this Pod runs any more, and its status says so.
+    Over(PodName, String),
+    /// The object was removed, or somebody else did that.
+    Removed(PodName),
+    /// It was tried to bind the Pod with this uid, and it was not.
+    NotBound(String),
+    /// The Pod was bound; that is known as soon as the watch says so.
+    Bound,
+}
+
+/// All Pods of this node.
+pub(crate) struct Pods {
+    cluster: Arc<Cluster>,
+    runner: Arc<Runner>,
+    shutdown: CancellationToken,
+    workers: HashMap<PodName, Worker>,
+    tasks: JoinSet<Done>,
+    /// The uids of Pods that are being bound, until they are seen with a node.
+    binding: HashSet<String>,
+}
+
+impl Pods {
+    pub(crate) fn new(cluster: Arc<Cluster>, runner: Arc<Runner>, shutdown: CancellationToken) -> Self {
+        Self { cluster, runner, shutdown, workers: HashMap::new(), tasks: JoinSet::new(), binding: HashSet::new() }
+    }
+
+    /// Runs Pods until the shutdown, and returns when nothing of them runs any more.
+    pub(crate) async fn run(mut self, writer: Writer<Pod>) {
+        let pods = Api::<Pod>::all(self.cluster.client.clone());
+        let changes = watcher(pods, watcher::Config::default()).default_backoff().modify(super::slim).reflect(writer);
+        let mut changes = std::pin::pin!(changes);
+        let mut node = self.cluster.node.subscribe();
+        let mut around = tokio::time::interval(LOOK_AROUND);
+        let shutdown = self.shutdown.clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(change) = changes.next() => match change {
+                    Ok(Event::Apply(pod) | Event::Delete(pod)) => self.look_at(&PodName::of(&pod)),
+                    Ok(Event::InitDone) => self.look_around(),
+                    Ok(Event::Init | Event::InitApply(_)) => {}
+                    Err(error) => tracing::warn!(error = with_causes(&error), "watching pods failed, and is tried again"),
+                },
+                Some(done) = self.tasks.join_next() => match done {
+                    Ok(done) => self.go_on(done),
+                    Err(error) => tracing::error!(%error, "a task of a pod broke"),
+                },
+                Ok(()) = node.changed() => self.look_around(),
+                _ = around.tick() => self.look_around(),
+            }
+        }
+        self.stop_all().await;
+    }
+
+    fn look_around(&mut self) {
+        let known = self.cluster.pods.state();
+        let waiting: HashSet<&str> =
+            known.iter().filter(|pod| pod::node(pod).is_none()).map(|pod| pod::uid(pod)).collect();
+        self.binding.retain(|uid| waiting.contains(uid.as_str()));
+        let mut names: BTreeSet<PodName> = known.iter().map(|pod| PodName::of(pod)).collect();
+        names.extend(self.workers.keys().cloned());
+        for name in &names {
+            self.look_at(name);
+        }
+        let (pods, workers) = (&self.cluster.pods, &self.workers);
+        self.runner.sweep(|name| workers.contains_key(name) || pods.get(&reference(name)).is_some());
+    }
+
+    /// Takes the next step with the Pod of this name, if there is one to take.
+    fn look_at(&mut self, name: &PodName) {
+        let pod = self.cluster.pods.get(&reference(name));
+        match &pod {
+            Some(pod) if pod::node(pod).is_none() => self.schedule(pod),
+            Some(pod) => drop(self.binding.remove(pod::uid(pod))),
+            None => {}
+        }
+        let pod = pod.filter(|pod| pod::node(pod) == Some(&self.cluster.settings.node_name));
+        let Some(worker) = self.workers.get_mut(name) else {
+            if let Some(pod) = pod {
+                self.take_on(name, pod);
+            }
+            return;
+        };
+        match (pod.filter(|pod| pod::uid(pod) == worker.uid), &worker.stage) {
+            (Some(pod), Stage::Running(wishes)) => wish(wishes, &pod, pod::is_deleting(&pod).then(|| grace(&pod))),
+            (Some(pod), Stage::Over) if pod::is_deleting(&pod) => {
+                worker.stage = Stage::Removing;
+                self.remove(name.clone(), &pod);
+            }
+            (Some(_), Stage::Over | Stage::Removing) => {}
+            // It vanished, or another one took its name: that one has to wait until nothing of this one runs.
+            (None, Stage::Running(wishes)) => {
+                let pod = Arc::clone(&wishes.borrow().pod);
+                wish(wishes, &pod, Some(grace(&pod).min(GRACE_OF_THE_VANISHED)));
+            }
+            (None, Stage::Over | Stage::Removing) => {
+                self.workers.remove(name);
+                self.runner.forget(name);
+                if self.cluster.pods.get(&reference(name)).is_some() {
+                    self.look_at(name);
+                }
+            }
+        }
+    }
+
+    fn take_on(&mut self, name: &PodName, pod: Arc<Pod>) {
+        let uid = pod::uid(&pod).to_owned();
+        let over = pod::is_over(&pod);
+        let stage = if over || pod::is_deleting(&pod) {
+            // Nothing of it can run: it is over, or we were away and everything was killed.
+            if over {
+                self.runner.remember(&pod);
+            }
+            Stage::Over
+        } else if !self.has_room() {
+            self.tasks.spawn(refuse(Arc::clone(&self.cluster), name.clone(), Arc::clone(&pod), self.shutdown.clone()));
+            Stage::Over
+        } else {
+            let (sender, wishes) = watch::channel(Wish { pod: Arc::clone(&pod), stop_by: None });
+            let (cluster, runner) = (Arc::clone(&self.cluster), Arc::clone(&self.runner));
+            self.tasks.spawn(attend(cluster, runner, name.clone(), wishes, self.shutdown.clone()));
+            Stage::Running(sender)
+        };
+        let again = matches!(stage, Stage::Over);
+        self.workers.insert(name.clone(), Worker { uid, stage });
+        if again {
+            self.look_at(name);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let running = self.workers.values().filter(|worker| matches!(worker.stage, Stage::Running(_)));
+        running.count() + self.binding.len() < self.cluster.settings.max_pods as usize
+    }
+
+    fn schedule(&mut self, pod: &Arc<Pod>) {
+        let uid = pod::uid(pod).to_owned();
+        if self.binding.contains(&uid) {
+            return;
+        }
+        let node = self.cluster.node.borrow().clone();
+        let Some(node) = node else {
+            return; // not registered yet: everything is looked at again when it is
+        };
+        match bind::decide(pod, &node, self.has_room()) {
+            Decision::Leave => {}
+            Decision::Bind => {
+                self.binding.insert(uid.clone());
+                let (cluster, runner, pod) = (Arc::clone(&self.cluster), Arc::clone(&self.runner), Arc::clone(pod));
+                self.tasks.spawn(async move {
+                    if bind(&cluster, &runner, &pod).await { Done::Bound } else { Done::NotBound(uid) }
+                });
+            }
+            Decision::Impossible(why) => {
+                let Some(conditions) = bind::unschedulable(pod, &why, Time(Timestamp::now())) else {
+                    return;
+                };
+                self.binding.insert(uid.clone());
+                self.runner.notices.warning(pod, "FailedScheduling", bind::ACTION, why);
+                let (cluster, pod) = (Arc::clone(&self.cluster), Arc::clone(pod));
+                self.tasks.spawn(async move {
+                    let patch = json!({"conditions": conditions});
+                    if let Err(error) = patch_status(&cluster, &pod, patch).await {
+                        tracing::debug!(error = with_causes(&error), "could not say that a pod cannot be scheduled");
+                    }
+                    Done::NotBound(uid)
+                });
+            }
+        }
+    }
+
+    fn remove(&mut self, name: PodName, pod: &Pod) {
+        let (cluster, shutdown) = (Arc::clone(&self.cluster), self.shutdown.clone());
+        let (namespace, uid) = (name.namespace.clone(), pod::uid(pod).to_owned());
+        self.tasks.spawn(async move {
+            let pods = Api::<Pod>::namespaced(cluster.client.clone(), &namespace);
+            let parameters = DeleteParams {
+                grace_period_seconds: Some(0),
+                preconditions: Some(Preconditions { uid: Some(uid.clone()), ..Preconditions::default() }),
+                ..DeleteParams::default()
+            };
+            until_taken(&shutdown, || async {
+                let _permit = cluster.requests.acquire().await;
+                pods.delete(&name.name, &parameters).await.map(drop)
+            })
+            .await;
+            Done::Removed(name)
+        });
+    }
+
+    fn go_on(&mut self, done: Done) {
+        match done {
+            Done::Over(name, uid) => {
+                if let Some(worker) = self.workers.get_mut(&name).filter(|worker| worker.uid == uid) {
+                    worker.stage = Stage::Over;
+                }
+                self.look_at(&name);
+            }
+            // What is left is that the watch says it is gone. Until then nobody else gets the name.
+            Done::Removed(name) => self.look_at(&name),
+            Done::NotBound(uid) => {
+                self.binding.remove(&uid);
+            }
+            Done::Bound => {}
+        }
+    }
+
+    /// Stops everything at once, and kills what does not stop in time. The Pods in the apiserver stay as they are.
+    async fn stop_all(mut self) {
+        let patience = Duration::from_secs(self.cluster.settings.shutdown_seconds);
+        for worker in self.workers.values() {
+            if let Stage::Running(wishes) = &worker.stage {
+                let pod = Arc::clone(&wishes.borrow().pod);
+                wish(wishes, &pod, Some(patience));
+            }
+        }
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        // The kill itself takes a moment, too. What is left after that dies with its task.
+        if tokio::time::timeout(patience + Duration::from_secs(2), all).await.is_err() {
+            tracing::warn!("some pods did not stop in time and were killed");
+        }
+    }
+}
+
+fn reference(name: &PodName) -> ObjectRef<Pod> {
+    ObjectRef::new(&name.name).within(&name.namespace)
+}
+
+fn grace(pod: &Pod) -> Duration {
+    Duration::from_secs(pod::grace_seconds(pod))
+}
+
+/// Tells a running Pod what is wanted now. Time to stop can become shorter, not longer.
+fn wish(wishes: &watch::Sender<Wish>, pod: &Arc<Pod>, grace: Option<Duration>) {
+    let by = grace.map(|grace| Instant::now() + grace);
+    wishes.send_if_modified(|wish| {
+        let stop_by = match (wish.stop_by, by) {
+            (Some(before), Some(by)) => Some(before.min(by)),
+            (before, by) => before.or(by),
+        };
+        let changed = stop_by != wish.stop_by || !Arc::ptr_eq(&wish.pod, pod);
+        wish.stop_by = stop_by;
+        wish.pod = Arc::clone(pod);
+        changed
+    });
+}
+
+/// Runs one Pod and reports what is seen of it, until it is over.
+async fn attend(
+    cluster: Arc<Cluster>,
+    runner: Arc<Runner>,
+    name: PodName,
+    wishes: watch::Receiver<Wish>,
+    shutdown: CancellationToken,
+) -> Done {
+    let pod = Arc::clone(&wishes.borrow().pod);
+    let board = runner::board(&pod);
+    let shown = board.subscribe();
+    tokio::join!(runner.run(wishes.clone(), board), report(&cluster, wishes, shown, &shutdown));
+    Done::Over(name, pod::uid(&pod).to_owned())
+}
+
+/// Writes the status whenever it changes. At the shutdown nothing is written any more: that the processes are stopped is not
+/// the end of the Pod.
+async fn report(
+    cluster: &Cluster,
+    wishes: watch::Receiver<Wish>,
+    mut shown: watch::Receiver<PodSeen>,
+    shutdown: &CancellationToken,
+) {
+    let mut before = wishes.borrow().pod.status.clone();
+    loop {
+        let seen = shown.borrow_and_update().clone();
+        let pod = Arc::clone(&wishes.borrow().pod);
+        let now = Timestamp::now();
+        let status = status::compute(&pod, &seen, before.as_ref(), cluster.settings.address, now);
+        if is_replaced(cluster, &pod) {
+            return;
+        }
+        if before.as_ref() != Some(&status) {
+            let patch = merge(before.as_ref(), &status);
+            let written = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                written = patch_status(cluster, &pod, patch) => written,
+            };
+            match written {
+                Ok(()) => before = Some(status),
+                // It is gone. Its processes are still looked after.
+                Err(error) if code(&error) == Some(404) => return,
+                Err(error) => {
+                    tracing::warn!(pod = %pod.name_any(), error = with_causes(&error), "a status was not taken, and is tried again");
+                    tokio::time::sleep(TRY_AGAIN).await;
+                    continue;
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            changed = shown.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Whether another Pod has the name of `pod` by now.
+fn is_replaced(cluster: &Cluster, pod: &Pod) -> bool {
+    let now = cluster.pods.get(&ObjectRef::from_obj(pod));
+    now.is_some_and(|now| pod::uid(&now) != pod::uid(pod))
+}
+
+/// A merge patch from one status to the next: what is not there any more has to be named.
+fn merge(before: Option<&PodStatus>, after: &PodStatus) -> Value {
+    let fields = |status: &PodStatus| match serde_json::to_value(status) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let mut patch = fields(after);
+    for (field, _) in before.map(fields).unwrap_or_default() {
+        patch.entry(field).or_insert(Value::Null);
+    }
+    Value::Object(patch)
+}
+
+/// The uid makes the apiserver refuse it when the name is another Pod's meanwhile.
+async fn patch_status(cluster: &Cluster, pod: &Pod, status: Value) -> Result<(), kube::Error> {
+    let _permit = cluster.requests.acquire().await;
+    let pods = Api::<Pod>::namespaced(cluster.client.clone(), &PodName::of(pod).namespace);
+    let patch = Patch::Merge(json!({"metadata": {"uid": pod::uid(pod)}, "status": status}));
+    let parameters = PatchParams::apply(MANAGER);
+    pods.patch_status(&pod.name_any(), &parameters, &patch).await.map(drop)
+}
+
+/// True when the Pod has a node now.
+async fn bind(cluster: &Cluster, runner: &Runner, pod: &Pod) -> bool {
+    let node = &cluster.settings.node_name;
+    let name = PodName::of(pod);
+    let pods = Api::<Pod>::namespaced(cluster.client.clone(), &name.namespace);
+    let binding = bind::binding(pod, node);
+    let bound = {
+        let _permit = cluster.requests.acquire().await;
+        pods.create_subresource::<_, Value>("binding", &name.name, &PostParams::default(), &binding).await
+    };
+    match bound {
+        Ok(_) => {
+            let note = format!("Successfully assigned {name} to {node}");
+            runner.notices.normal(pod, "Scheduled", bind::ACTION, note);
+            true
+        }
+        // Somebody was faster, or it is gone.
+        Err(error) if matches!(code(&error), Some(404 | 409)) => false,
+        // It is looked at again before long.
+        Err(error) => {
+            tracing::warn!(pod = %name, error = with_causes(&error), "could not bind a pod");
+            false
+        }
+    }
+}
+
+/// A Pod that somebody else bound to a node that is full.
+async fn refuse(cluster: Arc<Cluster>, name: PodName, pod: Arc<Pod>, shutdown: CancellationToken) -> Done {
+    let status = json!({
+        "phase": "Failed",
+        "reason": "OutOfpods",
+        "message": format!("Pod was rejected: the node runs {} pods and takes no more", cluster.settings.max_pods),
+    });
+    until_taken(&shutdown, || patch_status(&cluster, &pod, status.clone())).await;
+    Done::Over(name, pod::uid(&pod).to_owned())
+}
+
+/// Tries until the apiserver took it, or says that there is nothing to do it to.
+async fn until_taken<F>(shutdown: &CancellationToken, attempt: impl Fn() -> F)
+where
+    F: Future<Output = Result<(), kube::Error>>,
+{
+    loop {
+        match attempt().await {
+            Ok(()) => return,
+            Err(error) if matches!(code(&error), Some(404 | 409)) => return,
+            Err(error) => {
+                tracing::warn!(error = with_causes(&error), "the apiserver did not take it, and is asked again")
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(TRY_AGAIN) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_status_lost_is_named_in_the_patch() {
+        let status = |phase: &str, reason: Option<&str>| PodStatus {
+            phase: Some(phase.to_owned()),
+            reason: reason.map(str::to_owned),
+            ..PodStatus::default()
+        };
+        let patch = merge(Some(&status("Failed", Some("Evicted"))), &status("Running", None));
+        assert_eq!(patch, json!({"phase": "Running", "reason": null}));
+    }
+
+    #[test]
+    fn the_time_to_stop_only_becomes_shorter() {
+        let pod = Arc::new(Pod::default());
+        let (sender, receiver) = watch::channel(Wish { pod: Arc::clone(&pod), stop_by: None });
+        let start = Instant::now();
+        let left = || receiver.borrow().stop_by.map(|by| (by - start).as_secs());
+        for (grace, expected) in
+            [(None, None), (Some(30), Some(30)), (Some(60), Some(30)), (Some(1), Some(1)), (None, Some(1))]
+        {
+            wish(&sender, &pod, grace.map(Duration::from_secs));
+            assert_eq!(left(), expected, "{grace:?}");
+        }
+    }
+}

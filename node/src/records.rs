@@ -1,0 +1,232 @@
+//! Which processes this node started, written down so that a later run of the node can kill what outlived a crash.
+//!
+//! Children die with the node (see `shim`), so normally nothing is left. But a child of a child is not told, and may still
+//! hold a port or a database.
+
+use crate::{Error, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The environment variable that names the node's data directory, by which a process, and whatever it starts, can be told to
+/// be ours.
+pub(crate) const MARK: &str = "OWNED_BY_ONEX_NODE";
+
+/// One started process. The start time tells it from a later process that got the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    pid: i32,
+    started: u64,
+    cgroups: Vec<PathBuf>,
+}
+
+/// The records, one file for each process.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    directory: PathBuf,
+    mark: String,
+}
+
+impl Records {
+    /// The records of the node whose data is in `data_dir`.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self> {
+        let directory = data_dir.join("processes");
+        match fs::create_dir_all(&directory) {
+            Ok(()) => Ok(Self { directory, mark: format!("{MARK}={}", data_dir.display()) }),
+            Err(source) => Err(Error::DataDirectory { path: directory, source }),
+        }
+    }
+
+    /// Writes down a process that runs.
+    pub(crate) fn add(&self, pid: Pid, cgroups: &[PathBuf]) -> io::Result<()> {
+        let pid = pid.as_raw_nonzero().get();
+        let process = Process::read(pid).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let record = Record { pid, started: process.started, cgroups: cgroups.to_vec() };
+        fs::write(self.file(pid), serde_json::to_vec(&record)?)
+    }
+
+    /// Forgets a process that has ended.
+    pub(crate) fn remove(&self, pid: Pid) {
+        let _ = fs::remove_file(self.file(pid.as_raw_nonzero().get()));
+    }
+
+    fn file(&self, pid: i32) -> PathBuf {
+        self.directory.join(format!("{pid}.json"))
+    }
+
+    /// Kills what an earlier run of the node left behind, and waits until it is gone. Returns how many there were.
+    ///
+    /// Call it before anything is started, and never while another node uses the same directory.
+    pub(crate) fn kill_leftovers(&self) -> Result<usize> {
+        self.try_kill_leftovers().map_err(|source| Error::DataDirectory { path: self.directory.clone(), source })
+    }
+
+    fn try_kill_leftovers(&self) -> io::Result<usize> {
+        let (mut records, mut files) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            // An unreadable record was torn by a crash of the machine, which ended the process too.
+            records.extend(serde_json::from_slice::<Record>(&fs::read(&path)?));
+            files.push(path);
+        }
+        let killed = self.kill(&records);
+        for record in &records {
+            crate::cgroup::remove(&record.cgroups);
+        }
+        files.iter().try_for_each(fs::remove_file)?;
+        Ok(killed)
+    }
+
+    fn kill(&self, records: &[Record]) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        let mut killed = BTreeSet::new();
+        loop {
+            // Looked for again each time: what is killed may just have started another.
+            let left = self.left(records);
+            if left.is_empty() || Instant::now() > deadline {
+                return killed.len();
+            }
+            for pid in left.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            killed.extend(left);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The processes that are surely ours: those written down, and those that carry our mark.
+    fn left(&self, records: &[Record]) -> Vec<i32> {
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        let own = std::process::id();
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| u32::try_from(*pid) != Ok(own))
+            .filter(|pid| {
+                let Some(process) = Process::read(*pid).filter(Process::is_alive) else {
+                    return false;
+                };
+                let written = records.iter().any(|record| record.pid == *pid && record.started == process.started);
+                written || self.is_marked(*pid)
+            })
+            .collect()
+    }
+
+    fn is_marked(&self, pid: i32) -> bool {
+        fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == self.mark.as_bytes()))
+    }
+}
+
+/// How long killed processes may take to disappear.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What /proc says about a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Process {
+    state: char,
+    /// Ticks after boot.
+    started: u64,
+}
+
+impl Process {
+    /// A zombie only waits for somebody to look at its exit code.
+    fn is_alive(&self) -> bool {
+        self.state != 'Z' && self.state != 'X'
+    }
+
+    fn read(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(stat: &str) -> Option<Self> {
+        // The second field is the program's name in parentheses, and may contain both blanks and parentheses.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(Self { state: fields.first()?.chars().next()?, started: fields.get(19)?.parse().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    struct World {
+        directory: tempfile::TempDir,
+        records: Records,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let records = Records::open(directory.path()).unwrap();
+            Self { directory, records }
+        }
+
+        fn sleeper(&self, mark: &str) -> (Child, Pid) {
+            let child = Command::new("sleep").arg("1000").env(MARK, mark).spawn().unwrap();
+            let pid = Pid::from_child(&child);
+            (child, pid)
+        }
+
+        fn mark(&self) -> String {
+            self.directory.path().display().to_string()
+        }
+    }
+
+    #[test]
+    fn a_process_name_with_parentheses_does_not_confuse_the_reader() {
+        let stat = "77 (a) (b c) S 1 70 70 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
+        assert_eq!(Process::parse(stat), Some(Process { state: 'S', started: 4242 }));
+    }
+
+    #[test]
+    fn a_process_that_outlived_the_node_is_killed_once() {
+        let world = World::new();
+        let (mut child, pid) = world.sleeper("it cleared its environment");
+        world.records.add(pid, &[]).unwrap();
+        assert_eq!(world.records.kill_leftovers().unwrap(), 1);
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(world.records.kill_leftovers().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_process_that_a_container_left_behind_is_killed() {
+        let world = World::new();
+        let (mut child, _) = world.sleeper(&world.mark());
+        assert_eq!(world.records.kill_leftovers().unwrap(), 1);
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn the_processes_of_others_are_left_alone() {
+        let world = World::new();
+        let (mut child, pid) = world.sleeper("/another/node");
+        let raw = pid.as_raw_nonzero().get();
+        let started = Process::read(raw).unwrap().started - 1;
+        let record = Record { pid: raw, started, cgroups: Vec::new() };
+        fs::write(world.records.file(raw), serde_json::to_vec(&record).unwrap()).unwrap();
+        assert_eq!(world.records.kill_leftovers().unwrap(), 0);
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_cgroups_of_a_process_that_died_with_the_node_are_removed() {
+        let world = World::new();
+        let hierarchy = tempfile::tempdir().unwrap();
+        let group = hierarchy.path().join("onex/pod/container");
+        fs::create_dir_all(&group).unwrap();
+        let (mut child, pid) = world.sleeper("");
+        world.records.add(pid, std::slice::from_ref(&group)).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(world.records.kill_leftovers().unwrap(), 0);
+        assert_eq!(fs::read_dir(hierarchy.path().join("onex")).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,101 @@
+//! What the settings mean whose types carry no schema to read it from. A test keeps this table complete and free of
+//! leftovers; a type that derives `JsonSchema` needs no line here.
+
+/// Each setting's key, and what it means. A `*` stands for any one part of a key.
+pub const MEANINGS: &[(&str, &str)] = &[
+    (
+        "storage.history_seconds",
+        "How long changes are remembered, so that a watch can resume and a list can look back, in seconds.",
+    ),
+    ("storage.history_bytes", "How much memory changes may take before the oldest are forgotten early, in bytes."),
+    ("storage.queue_writes", "How many writes may wait for the disk before callers wait to hand theirs in."),
+    (
+        "storage.garbage_bytes",
+        "How much garbage the log may hold before it is rewritten, however little is alive, in bytes.",
+    ),
+    ("controllers.controllers", "Which controllers run."),
+    ("controllers.image", "The image of miners whose Chain names none."),
+    ("controllers.types", "The types a Miner can have: what it gets of the machine, and how hard its blocks are."),
+    ("controllers.types.*", "One type."),
+    ("controllers.types.*.cpu", "Its share of the processor, as a quantity: \"50m\" is a twentieth of one."),
+    ("controllers.types.*.memory", "Its memory, as a quantity."),
+    ("controllers.types.*.mining_difficulty", "How hard its blocks are to find."),
+    ("controllers.batch", "How many Miners of one set are created or deleted in one pass."),
+    ("controllers.workers", "How many objects of one kind are worked on at the same time."),
+    ("controllers.resync_seconds", "Seconds after which an object is looked at again although nothing changed."),
+    ("controllers.service_domain", "The domain under which miners find Services: SERVICE.NAMESPACE.THIS."),
+    (
+        "controllers.node",
+        "The node that Pods are bound to in another cluster; empty leaves that to its scheduler. Pods on this machine are always bound to node.node_name.",
+    ),
+    ("controllers.grace_seconds", "Seconds a miner has between SIGTERM and SIGKILL."),
+    (
+        "controllers.watch_filter",
+        "Only objects whose label apps.onex.io/watch-filter has this value are worked on; empty works on all.",
+    ),
+    ("controllers.namespace", "What empties deleted namespaces."),
+    ("controllers.namespace.workers", "How many namespaces are emptied at the same time."),
+    ("controllers.namespace.request_seconds", "Seconds after which a request is given up, to be tried again later."),
+    ("controllers.garbage", "What removes objects whose owners are gone."),
+    ("controllers.garbage.workers", "How many objects are worked on at the same time."),
+    (
+        "controllers.garbage.discovery_seconds",
+        "Seconds between two looks at which resources exist. A new custom resource is noticed at once.",
+    ),
+    (
+        "controllers.garbage.listing_seconds",
+        "Seconds after which a resource that cannot be listed no longer holds up deletions of others.",
+    ),
+    ("controllers.garbage.request_seconds", "Seconds after which a request is given up, to be tried again later."),
+    (
+        "controllers.garbage.ignored_resources",
+        "Resources that neither own nor are owned, written as \"resource.group\".",
+    ),
+    ("node.node_name", "Name of the Node object."),
+    (
+        "node.data_dir",
+        "Directory for chains, logs and process records; a relative path is meant from the data directory.",
+    ),
+    ("node.address", "Address under which the kubelet API is reached and which Pods see as their host's."),
+    (
+        "node.images",
+        "Which local executable stands for an image: pattern (with *) to executable and first arguments. The longest matching pattern wins. The first word of a container's command is replaced by the executable; an empty list means that the command is run as it is, from this machine.",
+    ),
+    ("node.toyblc", "Executable and first arguments for onex-toyblc images. Empty: this program with \"toyblc\"."),
+    (
+        "node.shim",
+        "Executable and first arguments of the shim every process is started through. Empty: this program with \"shim\".",
+    ),
+    ("node.pod_range", "Loopback addresses that Pods get, as CIDR."),
+    ("node.log_file_bytes", "Size of one log file in bytes; each container run keeps at most two."),
+    ("node.log_streams", "How many logs are served at the same time."),
+    ("node.max_pods", "How many Pods this node runs."),
+    ("node.restart_delay_seconds", "Seconds before the first restart of a container; doubles with every further one."),
+    (
+        "node.restart_delay_max_seconds",
+        "Seconds between restarts at most; a run longer than this starts the doubling over.",
+    ),
+    ("node.lease_seconds", "Seconds between two renewals of the node's Lease."),
+    ("node.status_seconds", "Seconds between two writes of the Node's status."),
+    (
+        "node.keep_directory_seconds",
+        "Seconds for which the directory of a Pod (with its chain) is kept after no Pod of that name exists.",
+    ),
+    ("node.shutdown_seconds", "Seconds that processes have to stop by themselves when the node shuts down."),
+    (
+        "node.cgroup_parent",
+        "Name of the cgroup under which limits are set, from the root of each hierarchy; empty sets no limits.",
+    ),
+    ("node.path", "The PATH of every process."),
+];
+
+/// What the setting at `path` means, if it is in the table.
+pub fn of(path: &[&str]) -> Option<&'static str> {
+    MEANINGS.iter().find(|(key, _)| stands_for(key, path)).map(|(_, meaning)| *meaning)
+}
+
+/// Whether `key` stands for `path`.
+pub fn stands_for(key: &str, path: &[&str]) -> bool {
+    key.split('.').count() == path.len()
+        && key.split('.').zip(path).all(|(part, actual)| part == "*" || part == *actual)
+}

@@ -1,0 +1,203 @@
+//! The parts, one by one: what each is made from, and how it starts.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use onex_apiserver::{Apiserver, Handles};
+use onex_controllers::Controllers;
+use onex_daemon::files::{self, Readers};
+use onex_daemon::listener;
+use onex_daemon::pki::{self, Authority, Clients};
+use onex_node::Node;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+
+use crate::arguments::Ports;
+use crate::platform::{Platform, Stage};
+use crate::settings::Settings;
+use crate::stores::{self, Pods};
+use crate::{kubeconfig, say, sockets};
+
+/// How long the apiserver may take to become ready.
+const READY: Duration = Duration::from_secs(30);
+
+/// The group that may do everything.
+const MASTERS: &str = "system:masters";
+
+/// The file in the data directory that lets kubectl in.
+pub const KUBECONFIG: &str = "kubeconfig";
+
+/// What the parts are made from.
+pub struct Parts<'a> {
+    pub directory: &'a Path,
+    pub settings: Settings,
+    pub ports: Ports,
+    pub authority: Authority,
+}
+
+/// A socket that listens, and where.
+pub type Socket = (TcpListener, SocketAddr);
+
+/// How a part reaches the apiserver.
+pub enum Door<'a> {
+    /// Through its router, as whoever we say.
+    Here(&'a Apiserver),
+    /// Over the network, as whom the kubeconfig says.
+    Kubeconfig(&'a Path),
+}
+
+impl Door<'_> {
+    async fn client(&self, user: &str, groups: &[&str]) -> anyhow::Result<kube::Client> {
+        match self {
+            Self::Here(apiserver) => Ok(onex_client::over_router(apiserver.router_as(user, groups), "default")),
+            Self::Kubeconfig(path) => Ok(onex_client::over_kubeconfig(path).await?),
+        }
+    }
+}
+
+impl Parts<'_> {
+    /// Listens where the apiserver will be.
+    pub async fn apiserver_socket(&self) -> anyhow::Result<Socket> {
+        let listen = &self.settings.apiserver.listen;
+        let address = listen
+            .parse()
+            .with_context(|| format!("the setting apiserver.listen is {listen:?}, which is not ADDRESS:PORT"))?;
+        sockets::bind("apiserver", "apiserver.listen", address, self.ports).await
+    }
+
+    /// Listens where the node's kubelet API will be.
+    pub async fn kubelet_socket(&self) -> anyhow::Result<Socket> {
+        let address = SocketAddr::from((self.settings.node.address, self.settings.up.kubelet_port));
+        sockets::bind("kubelet", "up.kubelet_port", address, self.ports).await
+    }
+
+    /// Starts the apiserver, and returns when it is ready.
+    pub async fn apiserver(
+        &self,
+        platform: &mut Platform,
+        (socket, address): Socket,
+    ) -> anyhow::Result<Arc<Apiserver>> {
+        let url = self.settings.stores.storage_url(self.directory)?;
+        say::out(&format!("  storage      opening {url}"));
+        let storage = stores::storage(&url, &self.settings.storage).await?;
+        let authority = &self.authority;
+        let to_kubelets = authority.issue_client("system:onex-apiserver", MASTERS)?;
+        let kubelet = Some(pki::client_config(authority.certificate(), Some(&to_kubelets))?);
+        let handles = Handles { storage, kubelet };
+        let apiserver = Arc::new(Apiserver::new(self.settings.apiserver.clone(), handles).await?);
+        say::out(&format!("  apiserver    starting on https://{address}"));
+        let identity = authority.issue_server(&self.names(address.ip()))?;
+        let tls = pki::server_config(&identity, Clients::MayShow(authority.certificate()))?;
+        let stage = platform.stage("apiserver");
+        let (background, token) = (apiserver.clone(), stage.token());
+        stage.run("apiserver", async move {
+            background.run(token).await;
+            Ok::<_, Infallible>(())
+        });
+        self.listen(stage, "apiserver's listener", socket, tls, apiserver.router());
+        self.write_kubeconfig(address)?;
+        tokio::select! {
+            ready = tokio::time::timeout(READY, apiserver.ready()) => {
+                ready.with_context(|| format!("the apiserver was not ready after {} s", READY.as_secs()))?;
+            }
+            ending = platform.ending() => bail!(ending),
+        }
+        Ok(apiserver)
+    }
+
+    /// Starts the node, which runs Pods as processes of this machine.
+    pub async fn node(
+        &self,
+        platform: &mut Platform,
+        (socket, address): Socket,
+        door: &Door<'_>,
+    ) -> anyhow::Result<()> {
+        let name = &self.settings.node.node_name;
+        say::out(&format!("  node         starting {name} on https://{address}"));
+        let client = door.client(&format!("system:node:{name}"), &["system:nodes", MASTERS]).await?;
+        let node = Node::new(self.settings.node.clone(), client, address.port());
+        let identity = self.authority.issue_server(&[&address.ip().to_string(), "localhost"])?;
+        let tls = pki::server_config(&identity, Clients::MustShow(self.authority.certificate()))?;
+        let stage = platform.stage("node");
+        self.listen(stage, "kubelet's listener", socket, tls, node.router());
+        stage.run("node", node.run(stage.token()));
+        Ok(())
+    }
+
+    /// Starts the controllers, whose miners live in `pods`.
+    pub async fn controllers(&self, platform: &mut Platform, door: &Door<'_>, pods: Pods) -> anyhow::Result<()> {
+        say::out("  controllers  starting");
+        let client = door.client("system:onex-controllers", &[MASTERS]).await?;
+        let mut settings = self.settings.controllers.clone();
+        let controllers = match pods {
+            Pods::Local => {
+                settings.node = self.settings.node.node_name.clone();
+                Controllers::new(settings, client)
+            }
+            Pods::Cluster(cluster) => Controllers::new(settings, client).with_provider(cluster),
+        };
+        let stage = platform.stage("controllers");
+        let token = stage.token();
+        stage.run("controllers", async move {
+            controllers.run(token).await;
+            Ok::<_, Infallible>(())
+        });
+        Ok(())
+    }
+
+    fn listen(&self, stage: &Stage, part: &'static str, socket: TcpListener, tls: Arc<ServerConfig>, router: Router) {
+        let limits = self.settings.up.limits.clone();
+        let served = listener::serve(socket, Some(tls), router, stage.token(), limits);
+        stage.run(part, async move {
+            served.await;
+            Ok::<_, Infallible>(())
+        });
+    }
+
+    /// Every name under which the apiserver's certificate is valid.
+    fn names(&self, address: IpAddr) -> Vec<String> {
+        let own = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default.svc"];
+        let mut names: Vec<String> = own.iter().map(|&name| name.to_owned()).collect();
+        names.extend(self.settings.up.names.iter().cloned());
+        if !address.is_unspecified() {
+            names.push(address.to_string());
+        }
+        names
+    }
+
+    fn write_kubeconfig(&self, address: SocketAddr) -> anyhow::Result<()> {
+        let admin = self.authority.issue_client("admin", MASTERS)?;
+        let path = self.directory.join(KUBECONFIG);
+        let text = kubeconfig::write(reachable(address), &self.authority, &admin);
+        files::replace(&path, text.as_bytes(), Readers::Owner)
+            .with_context(|| format!("could not write {}", path.display()))
+    }
+}
+
+/// An address that a client on this machine can connect to: one that stands for all addresses is none.
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V6(_) => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        });
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_for_all_interfaces_is_reached_on_loopback() {
+        assert_eq!(reachable("0.0.0.0:1".parse().unwrap()).to_string(), "127.0.0.1:1");
+        assert_eq!(reachable("[::]:1".parse().unwrap()).to_string(), "[::1]:1");
+        assert_eq!(reachable("10.0.0.1:1".parse().unwrap()).to_string(), "10.0.0.1:1");
+    }
+}

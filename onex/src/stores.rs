@@ -1,0 +1,64 @@
+//! Every store, picked by URL, in one file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use onex_storage::Storage;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// Where things are kept, a URL each. What is left out is embedded, in the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stores {
+    /// The objects: "file:///DIRECTORY", or "memory:" to forget everything at the end. Default: the directory "storage"
+    /// in the data directory.
+    #[schemars(with = "Option<String>")]
+    pub storage: Option<Url>,
+    /// Where miners run: "local:" as processes of this machine, or "kubeconfig:///FILE" as Pods of the cluster that FILE
+    /// names.
+    #[schemars(with = "String")]
+    pub pods: Url,
+}
+
+/// Where miners run.
+pub enum Pods {
+    /// As processes of this machine, kept by our own node.
+    Local,
+    /// As Pods of another cluster.
+    Cluster(kube::Client),
+}
+
+impl Default for Stores {
+    fn default() -> Self {
+        Self { storage: None, pods: Url::parse("local:").expect("a scheme and a colon make a URL") }
+    }
+}
+
+impl Stores {
+    /// The URL of the storage, given the data directory.
+    pub fn storage_url(&self, directory: &Path) -> anyhow::Result<Url> {
+        match &self.storage {
+            Some(url) => Ok(url.clone()),
+            None => Url::from_directory_path(directory.join("storage"))
+                .ok()
+                .context("the data directory is not an absolute path"),
+        }
+    }
+}
+
+/// Opens the storage at `url`.
+pub async fn storage(url: &Url, settings: &onex_storage::Settings) -> anyhow::Result<Arc<dyn Storage>> {
+    onex_storage::open(url, settings).await.with_context(|| format!("could not open the storage {url}"))
+}
+
+/// Opens the place where miners run.
+pub async fn pods(url: &Url) -> anyhow::Result<Pods> {
+    match url.scheme() {
+        "local" => Ok(Pods::Local),
+        "kubeconfig" => Ok(Pods::Cluster(onex_client::over_kubeconfig(Path::new(url.path())).await?)),
+        other => bail!("the setting stores.pods is {url}, but {other:?} is neither \"local\" nor \"kubeconfig\""),
+    }
+}

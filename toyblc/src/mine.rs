@@ -1,0 +1,267 @@
+//! The search for nonces: by a miner that leaves the machine to others, and on request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::block::{Block, BlockHash, Preimage};
+use crate::node::{Core, Fault, Refused, now, since_epoch};
+use crate::peers::table::{Direction, jitter};
+use crate::rules::Rules;
+use crate::settings::{Miner, Settings};
+
+/// How often a miner hashes a little.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long a miner hashes at once at most, so that it never holds up what else the thread does.
+const BATCH: Duration = Duration::from_millis(1);
+
+/// A miner with no peers waits this long for one: a block that nobody sees helps nobody.
+const COMPANY: Duration = Duration::from_secs(30);
+
+/// The most that the start of a search is put off at random, so that of many miners one is first.
+const MAX_JITTER: Duration = Duration::from_secs(5);
+
+/// How long a block on request may take.
+const REQUEST: Duration = Duration::from_secs(30);
+
+/// A child of `parent` that lacks only its nonce and hash.
+///
+/// The interval is `interval_seconds` as far as the rules allow.
+pub fn draft(
+    rules: &Rules,
+    parent: &Block,
+    timestamp: i64,
+    interval_seconds: u64,
+    data: String,
+    address: String,
+) -> Block {
+    let interval_seconds = rules.interval(parent, interval_seconds);
+    let timestamp = timestamp.max(parent.timestamp);
+    Block {
+        index: parent.index + 1,
+        previous_hash: parent.hash,
+        timestamp,
+        data,
+        difficulty: rules.difficulty(parent, timestamp, interval_seconds),
+        interval_seconds,
+        nonce: 0,
+        address,
+        hash: BlockHash::NONE,
+    }
+}
+
+/// A block whose nonce is being searched for.
+pub struct Search {
+    draft: Block,
+    preimage: Preimage,
+}
+
+impl Search {
+    /// Prepares the search for the nonce of `draft`.
+    pub fn new(draft: Block) -> Self {
+        Self { preimage: Preimage::of(&draft), draft }
+    }
+
+    /// Tries `count` nonces from `first` on; the finished block, if one of them is right.
+    pub fn run(&self, first: u64, count: u64) -> Option<Block> {
+        let hashes = (first..first.saturating_add(count)).map(|nonce| (nonce, self.preimage.hash(nonce)));
+        let (nonce, hash) = { hashes }.find(|(_, hash)| hash.proves(self.draft.difficulty))?;
+        Some(Block { nonce, hash, ..self.draft.clone() })
+    }
+}
+
+/// Mines for as long as the node runs.
+pub(crate) async fn mine(core: Arc<Core>, miner: Miner) {
+    let mut tips = core.tips();
+    tokio::select! {
+        () = core.stop.cancelled() => return,
+        () = company(&core) => {}
+    }
+    loop {
+        let parent = Arc::clone(&tips.borrow_and_update().block);
+        let found = tokio::select! {
+            () = core.stop.cancelled() => return,
+            changed = tips.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            found = find(&core, miner, &parent) => found,
+        };
+        tracing::info!(index = found.index, difficulty = found.difficulty, "found a block");
+        match core.offer(vec![found], None, false) {
+            Ok(_) => core.counters.mined.add(1),
+            Err(Refused::Broken) => return,
+            Err(Refused::Rule(error)) => {
+                tracing::error!(%error, "a block of our own breaks a rule");
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// Returns once there is a peer, or none is to be expected.
+async fn company(core: &Core) {
+    let since = Instant::now();
+    while core.peers.has_configured() && since.elapsed() < COMPANY {
+        if core.peers.count(Direction::Inbound) + core.peers.count(Direction::Outbound) > 0 {
+            return;
+        }
+        sleep(TICK).await;
+    }
+}
+
+/// A child of `parent`, found without haste. Dropped when there is another tip.
+async fn find(core: &Core, miner: Miner, parent: &Block) -> Block {
+    wait_for_turn(core, parent).await;
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let budget = (miner.hashes_per_second * TICK.as_millis() as u64 / 1000).max(1);
+    let mut search = attempt(core, parent);
+    let mut nonce = u64::from(rand::rng().random::<u32>());
+    loop {
+        ticks.tick().await;
+        if core.peers.asking(Instant::now()) {
+            // Blocks are on their way that may change where we should mine.
+            continue;
+        }
+        if now() > search.draft.timestamp {
+            search = attempt(core, parent);
+        }
+        let (tried, found) = search_briefly(&search, nonce, budget);
+        core.counters.hashes.add(tried);
+        nonce += tried;
+        if let Some(block) = found {
+            return block;
+        }
+    }
+}
+
+/// Returns when the interval after `parent` is over, and some time more.
+async fn wait_for_turn(core: &Core, parent: &Block) {
+    let interval = core.rules.interval(parent, core.settings.interval_seconds);
+    let due = Duration::from_secs(parent.timestamp.max(0).unsigned_abs() + interval);
+    // In pieces, because the clock on the wall may be set meanwhile.
+    while let Some(rest) = due.checked_sub(since_epoch()).filter(|rest| !rest.is_zero()) {
+        sleep(rest.min(Duration::from_secs(10))).await;
+    }
+    sleep(jitter(Duration::from_millis(interval.saturating_mul(500)).min(MAX_JITTER))).await;
+}
+
+fn attempt(core: &Core, parent: &Block) -> Search {
+    begin(core, parent, format!("miner at {}", since_epoch().as_millis()))
+}
+
+fn begin(core: &Core, parent: &Block, data: String) -> Search {
+    let Settings { interval_seconds, address, .. } = &core.settings;
+    Search::new(draft(&core.rules, parent, now(), *interval_seconds, data, address.clone()))
+}
+
+/// Tries up to `budget` nonces in about [`BATCH`] at most; how many were tried, and the block if one was right.
+fn search_briefly(search: &Search, first: u64, budget: u64) -> (u64, Option<Block>) {
+    let began = Instant::now();
+    let mut tried = 0;
+    while tried < budget && (tried == 0 || began.elapsed() < BATCH) {
+        let some = (budget - tried).min(16);
+        if let Some(block) = search.run(first + tried, some) {
+            return (block.nonce - first + 1, Some(block));
+        }
+        tried += some;
+    }
+    (tried, None)
+}
+
+/// Why no block was mined on request.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unmined {
+    #[error("too many blocks are being asked for")]
+    TooMany,
+    #[error("no block was found in time")]
+    TooLate,
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Mines a block with this data at once and as fast as one thread can, and puts it at the end of the main chain.
+///
+/// Comes before its interval is over, if need be, which the rules allow for a higher difficulty.
+pub(crate) async fn mine_now(core: Arc<Core>, data: String) -> Result<Block, Unmined> {
+    let place = Arc::clone(&core.requests).try_acquire_owned().map_err(|_| Unmined::TooMany)?;
+    let bench = Arc::clone(&core.workbench).lock_owned().await;
+    let busy = Arc::clone(&core);
+    let searching = tokio::task::spawn_blocking(move || {
+        // Held until the search has ended, also when who asked has gone.
+        let _held = (place, bench);
+        search_and_offer(&busy, &data)
+    });
+    let block = searching.await.map_err(|_| Unmined::Stopping)??;
+    core.sync().await;
+    Ok(block)
+}
+
+fn search_and_offer(core: &Core, data: &str) -> Result<Block, Unmined> {
+    let began = Instant::now();
+    let mut nonce = u64::from(rand::rng().random::<u32>());
+    while began.elapsed() < REQUEST {
+        if core.stop.is_cancelled() {
+            return Err(Unmined::Stopping);
+        }
+        // So few at once that a new tip, or a new second and its lower difficulty, is soon noticed.
+        let Some(block) = begin(core, &core.tip().block, data.to_owned()).run(nonce, 4096) else {
+            core.counters.hashes.add(4096);
+            nonce += 4096;
+            continue;
+        };
+        core.counters.hashes.add(block.nonce - nonce + 1);
+        nonce = block.nonce + 1;
+        match core.offer(vec![block.clone()], None, false) {
+            Err(Refused::Broken) => return Err(Unmined::Stopping),
+            // Somebody else was quicker, or our clock was set back: again, on the new tip.
+            Err(Refused::Rule(_)) => continue,
+            Ok(_) => core.counters.mined.add(1),
+        }
+        let there = core.read(|ledger| ledger.hash_at(block.index)).map_err(|Fault::Broken| Unmined::Stopping)?;
+        if there == Some(block.hash) {
+            return Ok(block);
+        }
+    }
+    Err(Unmined::TooLate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn harmless() -> Search {
+        let rules = Rules { minimum_difficulty: 50 };
+        Search::new(draft(&rules, &rules.genesis(), 2_000_000_000, 1, "data".to_owned(), "me".to_owned()))
+    }
+
+    #[test]
+    fn a_found_block_is_right_and_the_attempts_are_counted() {
+        let block = harmless().run(1_000, u64::MAX).unwrap();
+        assert_eq!(block.digest(), block.hash);
+        assert!(block.hash.proves(50));
+        let (tried, found) = search_briefly(&harmless(), block.nonce, 1);
+        assert_eq!((tried, found), (1, Some(block)));
+    }
+
+    #[test]
+    fn a_brief_search_stays_within_its_budget_and_its_time() {
+        let hopeless = Search::new(Block { difficulty: u64::MAX, ..harmless().draft });
+        assert_eq!(search_briefly(&hopeless, 0, 7), (7, None));
+        let began = Instant::now();
+        let (tried, _) = search_briefly(&hopeless, 0, u64::MAX);
+        assert!(tried > 0 && began.elapsed() < Duration::from_millis(500), "{tried} in {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_draft_is_never_older_than_its_parent() {
+        let rules = Rules::default();
+        let parent = rules.genesis();
+        let draft = draft(&rules, &parent, parent.timestamp - 100, 1, String::new(), String::new());
+        assert_eq!(draft.timestamp, parent.timestamp);
+    }
+}

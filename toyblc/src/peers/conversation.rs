@@ -1,0 +1,342 @@
+//! One connection, from the first word to the last.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{interval, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as Wire, Message as Frame, Utf8Bytes};
+use tokio_util::sync::CancellationToken;
+
+use super::message::{self, BlocksAfter, Hello, MAX_BLOCKS, MAX_MESSAGE_BYTES, Message};
+use super::table::{Direction, Introduction, PeerId, QUEUE};
+use crate::block::Block;
+use crate::ledger::Place;
+use crate::node::{Core, Fault, Taken};
+
+/// How often a quiet connection is asked whether it is still there.
+const PING: Duration = Duration::from_secs(20);
+
+/// A connection that says nothing for so long is closed.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How long a peer may take to accept one message.
+const SEND: Duration = Duration::from_secs(10);
+
+/// More messages than this within [`PACE_WINDOW`] are misbehaviour.
+const PACE: u32 = 5_000;
+
+/// See [`PACE`].
+const PACE_WINDOW: Duration = Duration::from_secs(10);
+
+/// So often a peer may claim a heavier chain and then not deliver it.
+const MAX_EMPTY_ANSWERS: u32 = 3;
+
+/// Of how much block text an answer is made.
+const ANSWER_BYTES: usize = 512 * 1024;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub enum End {
+    /// The other side closed it, or the network did, or we did for a reason noted elsewhere.
+    Closed,
+    /// It leads to ourselves.
+    Myself,
+    /// There is another to the same node.
+    Duplicate,
+    /// The other side broke the rules; it is banned.
+    Misbehaved(String),
+    /// Our chain cannot be kept any more; the node is stopping.
+    Broken,
+}
+
+/// How a WebSocket to a peer is set up: small buffers, because there may be many, and bounded messages.
+pub fn limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(8 * 1024)
+        .write_buffer_size(8 * 1024)
+        .max_write_buffer_size(2 * MAX_MESSAGE_BYTES)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES))
+}
+
+/// Speaks with a peer until one side has enough.
+pub async fn converse(
+    core: Arc<Core>,
+    socket: WebSocketStream<TcpStream>,
+    remote: SocketAddr,
+    direction: Direction,
+) -> End {
+    let (sink, source) = socket.split();
+    let (sender, queue) = mpsc::channel(QUEUE);
+    let stop = core.stop.child_token();
+    let id = core.peers.join(direction, remote, sender.clone(), stop.clone());
+    let writing = core.tasks.spawn(write(sink, queue, stop.clone()));
+    let mut conversation = Conversation {
+        core,
+        id,
+        remote,
+        direction,
+        sender,
+        since: Instant::now(),
+        messages: 0,
+        reached: None,
+        empty_answers: 0,
+    };
+    let end = match conversation.greet().await {
+        Ok(()) => conversation.listen(source, &stop).await,
+        Err(end) => end,
+    };
+    if let End::Misbehaved(how) = &end {
+        tracing::info!(%remote, how, "a peer misbehaved and is banned for a while");
+        conversation.core.peers.ban(id, Instant::now());
+        conversation.core.counters.banned.add(1);
+    }
+    if conversation.core.peers.leave(id) {
+        conversation.core.settle();
+    }
+    stop.cancel();
+    // A writer that panicked has nothing more to say either.
+    let _ = writing.await;
+    end
+}
+
+/// Sends what is queued, and a ping when there is nothing.
+async fn write(
+    mut sink: SplitSink<WebSocketStream<TcpStream>, Frame>,
+    mut queue: mpsc::Receiver<Utf8Bytes>,
+    stop: CancellationToken,
+) {
+    let mut ping = interval(PING);
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            text = queue.recv() => match text {
+                Some(text) => Frame::Text(text),
+                None => break,
+            },
+            _ = ping.tick() => Frame::Ping(Default::default()),
+        };
+        if !matches!(timeout(SEND, sink.send(frame)).await, Ok(Ok(()))) {
+            break;
+        }
+    }
+    stop.cancel();
+    // A courtesy; the connection ends in any case.
+    let _ = timeout(Duration::from_millis(500), sink.close()).await;
+}
+
+struct Conversation {
+    core: Arc<Core>,
+    id: PeerId,
+    remote: SocketAddr,
+    direction: Direction,
+    sender: mpsc::Sender<Utf8Bytes>,
+    /// Since when `messages` are counted.
+    since: Instant,
+    messages: u32,
+    /// The last block of the peer's branch that we have.
+    reached: Option<Place>,
+    empty_answers: u32,
+}
+
+impl Conversation {
+    /// What is said first: who we are, and the question both sides ask. Who dials shows its newest block at once, as
+    /// OneX's nodes do.
+    async fn greet(&self) -> Result<(), End> {
+        let tip = self.core.tip();
+        let hello = Hello {
+            node_id: self.core.id.clone(),
+            genesis: self.core.rules.genesis().hash,
+            listen: self.core.p2p_addr.to_string(),
+            tip: tip.claim(),
+        };
+        self.send(Message::Hello(hello).encode()).await?;
+        self.send(Message::QueryLatest.encode()).await?;
+        if self.direction == Direction::Outbound {
+            self.send(message::encode_blocks(&[&*tip.block])).await?;
+            self.send(Message::QueryPeers.encode()).await?;
+        }
+        Ok(())
+    }
+
+    async fn listen(&mut self, mut source: SplitStream<WebSocketStream<TcpStream>>, stop: &CancellationToken) -> End {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = stop.cancelled() => return End::Closed,
+                frame = timeout(SILENCE, source.next()) => frame,
+            };
+            let done = match frame {
+                Err(_) | Ok(None) => Err(End::Closed),
+                Ok(Some(Err(error))) => Err(broken(&error)),
+                Ok(Some(Ok(Frame::Text(text)))) => self.hear(&text).await,
+                Ok(Some(Ok(Frame::Binary(_)))) => {
+                    Err(End::Misbehaved("binary messages are not spoken here".to_owned()))
+                }
+                Ok(Some(Ok(Frame::Close(_)))) => Err(End::Closed),
+                Ok(Some(Ok(_))) => self.pace(),
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    fn pace(&mut self) -> Result<(), End> {
+        if self.since.elapsed() > PACE_WINDOW {
+            (self.since, self.messages) = (Instant::now(), 0);
+        }
+        self.messages += 1;
+        if self.messages > PACE { Err(End::Misbehaved("too many messages".to_owned())) } else { Ok(()) }
+    }
+
+    async fn hear(&mut self, text: &str) -> Result<(), End> {
+        self.pace()?;
+        self.core.counters.messages_received.add(1);
+        match Message::decode(text).map_err(|error| End::Misbehaved(error.to_string()))? {
+            Message::QueryLatest => {
+                let tip = self.core.tip();
+                self.send(message::encode_blocks(&[&*tip.block])).await
+            }
+            Message::QueryAll => self.tell_all().await,
+            Message::Blocks(blocks) => self.take(blocks).await,
+            Message::Hello(hello) => self.meet(hello).await,
+            Message::QueryAfter(places) => self.tell_after(&places).await,
+            Message::BlocksAfter(answer) => self.take_answer(answer).await,
+            Message::QueryPeers => self.send(Message::Peers(self.core.peers.recommend(self.id)).encode()).await,
+            Message::Peers(addresses) => {
+                self.core.peers.learn(addresses.iter().filter_map(|address| address.parse().ok()));
+                Ok(())
+            }
+            Message::Unknown(_) => Ok(()),
+        }
+    }
+
+    async fn meet(&mut self, hello: Hello) -> Result<(), End> {
+        if hello.node_id == self.core.id {
+            return Err(End::Myself);
+        }
+        if hello.genesis != self.core.rules.genesis().hash {
+            return Err(End::Misbehaved("its chain starts from another genesis block".to_owned()));
+        }
+        if hello.node_id.is_empty() || hello.node_id.len() > 64 {
+            return Err(End::Misbehaved("its id is not an id".to_owned()));
+        }
+        let listen = hello.listen.parse().ok().map(|listen| self.reachable(listen));
+        match self.core.peers.introduce(self.id, &self.core.id, &hello.node_id, listen, Instant::now()) {
+            Introduction::Welcome => {}
+            Introduction::Duplicate => return Err(End::Duplicate),
+            Introduction::Banned => return Err(End::Closed),
+        }
+        tracing::debug!(remote = %self.remote, node = hello.node_id, height = hello.tip.height, "met a peer");
+        if hello.tip.work > self.core.tip().work { self.ask(None).await } else { Ok(()) }
+    }
+
+    /// Where a peer listens that says it listens at `claimed`.
+    fn reachable(&self, claimed: SocketAddr) -> SocketAddr {
+        let ip = if claimed.ip().is_unspecified() { self.remote.ip() } else { claimed.ip() };
+        SocketAddr::new(ip, claimed.port())
+    }
+
+    /// Asks for what follows the blocks we have, beginning with `known`, which the peer sent before.
+    async fn ask(&self, known: Option<Place>) -> Result<(), End> {
+        if !self.core.peers.ask(self.id, Instant::now()) {
+            return Ok(());
+        }
+        let locator = self.core.read(|ledger| ledger.locator()).map_err(|Fault::Broken| End::Broken)?;
+        let places = known.into_iter().chain(locator).collect();
+        self.send(Message::QueryAfter(places).encode()).await
+    }
+
+    /// Blocks that came by themselves, or as the answer to one of OneX's questions.
+    async fn take(&self, blocks: Vec<Block>) -> Result<(), End> {
+        let taken = self.offer(blocks, false).await?;
+        if taken.orphans > 0 { self.ask(None).await } else { Ok(()) }
+    }
+
+    async fn take_answer(&mut self, answer: BlocksAfter) -> Result<(), End> {
+        if !self.core.peers.answered(self.id) {
+            return Err(End::Misbehaved("an answer to no question".to_owned()));
+        }
+        let last = answer.blocks.iter().max_by_key(|block| block.index);
+        let last = last.map(|block| Place { index: block.index, hash: block.hash });
+        let heavier = answer.tip.work > self.core.tip().work;
+        self.offer(answer.blocks, heavier).await?;
+        let behind = answer.tip.work > self.core.tip().work;
+        // Also blocks we had are a step: a branch that was begun with another peer is walked along again.
+        let onward = last.filter(|last| self.reached != Some(*last) && self.core.holds(&last.hash));
+        if behind && onward.is_some() {
+            (self.reached, self.empty_answers) = (onward, 0);
+            return self.ask(onward).await;
+        }
+        self.core.settle();
+        if behind { self.doubt() } else { Ok(()) }
+    }
+
+    /// The peer claims a heavier chain and sent nothing of it that we could use. Looking far back for where such a chain
+    /// begins is dear, so nobody may make us do it again and again.
+    fn doubt(&mut self) -> Result<(), End> {
+        self.empty_answers += 1;
+        if self.empty_answers < MAX_EMPTY_ANSWERS {
+            return Ok(());
+        }
+        tracing::warn!(remote = %self.remote, "a peer claims a heavier chain that we cannot take in; hanging up");
+        Err(End::Closed)
+    }
+
+    /// Hands blocks to the chain, some at a time, so that others get their turn.
+    async fn offer(&self, mut blocks: Vec<Block>, deep: bool) -> Result<Taken, End> {
+        blocks.sort_by_key(|block| block.index);
+        let mut total = Taken::default();
+        let mut blocks = blocks.into_iter().peekable();
+        while blocks.peek().is_some() {
+            let some = blocks.by_ref().take(32).collect();
+            let taken = self.core.offer(some, Some(self.id), deep).map_err(|refused| match refused {
+                crate::node::Refused::Rule(rejection) => End::Misbehaved(rejection.to_string()),
+                crate::node::Refused::Broken => End::Broken,
+            })?;
+            total.orphans += taken.orphans;
+            tokio::task::yield_now().await;
+        }
+        Ok(total)
+    }
+
+    async fn tell_all(&self) -> Result<(), End> {
+        let newest = |ledger: &crate::ledger::Ledger| {
+            let from = (ledger.tip().block.index + 1).saturating_sub(MAX_BLOCKS as u64);
+            ledger.read(from, MAX_BLOCKS as u64, ANSWER_BYTES)
+        };
+        let blocks = self.core.read(newest).map_err(|Fault::Broken| End::Broken)?;
+        self.send(message::encode_blocks(&blocks)).await
+    }
+
+    async fn tell_after(&self, places: &[Place]) -> Result<(), End> {
+        let following = |ledger: &crate::ledger::Ledger| {
+            let from = ledger.after(places)?;
+            Ok((ledger.tip().claim(), ledger.read(from, MAX_BLOCKS as u64, ANSWER_BYTES)?))
+        };
+        let (tip, blocks) = self.core.read(following).map_err(|Fault::Broken| End::Broken)?;
+        self.send(message::encode_blocks_after(&tip, &blocks)).await
+    }
+
+    /// Queues a text. Waits when the queue is full, and then hears nothing either: who does not listen is not served.
+    async fn send(&self, text: String) -> Result<(), End> {
+        self.core.counters.messages_sent.add(1);
+        self.sender.send(text.into()).await.map_err(|_| End::Closed)
+    }
+}
+
+fn broken(error: &Wire) -> End {
+    match error {
+        Wire::Capacity(_) | Wire::Utf8(_) => End::Misbehaved(error.to_string()),
+        _ => End::Closed,
+    }
+}

@@ -1,0 +1,85 @@
+//! Nodes come to have one chain.
+
+use crate::world::{Running, agree, eventually, grow, kept_in, miner, now, quiet, with_peers};
+
+#[tokio::test]
+async fn eight_nodes_around_one_agree_on_a_growing_chain() {
+    let genesis = Running::start(quiet());
+    let miners: Vec<_> = (0..7).map(|_| Running::start(with_peers(miner(), &[genesis.p2p]))).collect();
+    let mut nodes: Vec<_> = miners.iter().collect();
+    nodes.push(&genesis);
+    agree(&nodes, 4).await;
+    agree(&nodes, 8).await;
+    assert_eq!(genesis.metric("blocks_mined_total").await, 0);
+}
+
+#[tokio::test]
+async fn the_others_go_on_when_the_node_they_were_told_of_is_gone() {
+    let genesis = Running::start(quiet());
+    let miners: Vec<_> = (0..3).map(|_| Running::start(with_peers(miner(), &[genesis.p2p]))).collect();
+    eventually("the miners know each other", async || {
+        for miner in &miners {
+            if miner.peers().await < 3 {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    genesis.stop().await;
+    let height = miners[0].height().await;
+    let nodes: Vec<_> = miners.iter().collect();
+    agree(&nodes, height + 4).await;
+}
+
+#[tokio::test]
+async fn a_late_joiner_gets_a_long_chain() {
+    let directory = tempfile::tempdir().unwrap();
+    grow(directory.path(), 2_500, "long", now() - 60);
+    let old = Running::start(kept_in(quiet(), directory.path()));
+    let joiner = Running::start(with_peers(quiet(), &[old.p2p]));
+    agree(&[&old, &joiner], 2_500).await;
+    assert_eq!(joiner.hash(7).await, old.hash(7).await);
+    let held = joiner.metric("blocks_in_memory").await;
+    assert!(held < 1_200, "{held} blocks in memory");
+}
+
+#[tokio::test]
+async fn two_long_branches_become_one_when_their_nodes_meet() {
+    let (light, heavy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    grow(light.path(), 1_250, "light", now() - 60);
+    grow(heavy.path(), 1_300, "heavy", now() - 60);
+    let light = Running::start(kept_in(quiet(), light.path()));
+    let heavy = Running::start(with_peers(kept_in(quiet(), heavy.path()), &[light.p2p]));
+    let tip = heavy.tip().await;
+    eventually("the lighter branch was left", async || light.tip().await == tip).await;
+    assert_eq!(light.metric("reorganisations_total").await, 1);
+    assert_eq!(light.metric("blocks_abandoned_total").await, 1_250);
+    assert_eq!(light.hash(1).await, heavy.hash(1).await);
+}
+
+#[tokio::test]
+async fn a_block_made_on_request_reaches_everybody() {
+    let hub = Running::start(quiet());
+    let (one, other) =
+        (Running::start(with_peers(quiet(), &[hub.p2p])), Running::start(with_peers(quiet(), &[hub.p2p])));
+    eventually("both are connected", async || hub.peers().await == 2).await;
+    let (_, block) = one
+        .ask(crate::world::request(axum::http::Method::POST, "/v1/blocks", Some(serde_json::json!({"data": "hello"}))))
+        .await;
+    assert_eq!(block["data"], "hello");
+    agree(&[&one, &hub, &other], 1).await;
+    assert_eq!(other.get("/v1/blocks/1").await, block);
+}
+
+#[tokio::test]
+async fn a_node_told_of_itself_stays_alone_and_mines() {
+    // Listening everywhere and dialling localhost, as OneX's defaults do: only the conversation tells who is there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let everywhere = std::net::SocketAddr::from(([0, 0, 0, 0], free.port()));
+    let node = Running::start(onex_toyblc::Settings { p2p_addr: everywhere, ..with_peers(miner(), &[free]) });
+    eventually("it mines", async || node.height().await >= 2).await;
+    eventually("it is not its own peer", async || node.peers().await == 0).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(node.peers().await, 0);
+}

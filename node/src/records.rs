@@ -87,39 +87,51 @@ impl Records {
         loop {
             // Looked for again each time: what is killed may just have started another.
             let left = self.left(records);
-            if left.is_empty() || Instant::now() > deadline {
+            if (left.ours.is_empty() && !left.unclear) || Instant::now() > deadline {
                 return killed.len();
             }
-            for pid in left.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            for pid in left.ours.iter().filter_map(|pid| Pid::from_raw(*pid)) {
                 let _ = kill_process(pid, Signal::KILL);
             }
-            killed.extend(left);
+            killed.extend(left.ours);
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// The processes that are surely ours: those written down, and those that carry our mark.
-    fn left(&self, records: &[Record]) -> Vec<i32> {
+    fn left(&self, records: &[Record]) -> Left {
+        let mut left = Left::default();
         let Ok(entries) = fs::read_dir("/proc") else {
-            return Vec::new();
+            return left;
         };
-        let own = std::process::id();
+        let own = i32::try_from(std::process::id());
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-        pids.filter(|pid| u32::try_from(*pid) != Ok(own))
-            .filter(|pid| {
-                let Some(process) = Process::read(*pid).filter(Process::is_alive) else {
-                    return false;
-                };
-                let written = records.iter().any(|record| record.pid == *pid && record.started == process.started);
-                written || self.is_marked(*pid)
-            })
-            .collect()
+        for pid in pids.filter(|pid| own != Ok(*pid)) {
+            let Some(process) = Process::read(pid).filter(Process::is_alive) else {
+                continue;
+            };
+            let environ = fs::read(format!("/proc/{pid}/environ"));
+            let written = records.iter().any(|record| record.pid == pid && record.started == process.started);
+            if written || environ.as_ref().is_ok_and(|environ| self.is_marked(environ)) {
+                left.ours.push(pid);
+            } else if process.has_no_environment_yet && environ.is_ok_and(|environ| environ.is_empty()) {
+                left.unclear = true;
+            }
+        }
+        left
     }
 
-    fn is_marked(&self, pid: i32) -> bool {
-        fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == self.mark.as_bytes()))
+    fn is_marked(&self, environ: &[u8]) -> bool {
+        environ.split(|byte| *byte == 0).any(|variable| variable == self.mark.as_bytes())
     }
+}
+
+/// What a look at all processes found.
+#[derive(Debug, Default)]
+struct Left {
+    /// The processes that are surely ours: those written down, and those that carry our mark.
+    ours: Vec<i32>,
+    /// Whether there is a process of which that cannot be told yet.
+    unclear: bool,
 }
 
 /// How long killed processes may take to disappear.
@@ -131,7 +143,13 @@ struct Process {
     state: char,
     /// Ticks after boot.
     started: u64,
+    /// For a moment in the middle of exec, the old environment is gone and the new one not there. A thread of the kernel
+    /// never has one. So it also looks for a process of another user, whose environment cannot be read at all.
+    has_no_environment_yet: bool,
 }
+
+/// The flag of a thread of the kernel, in the flags of /proc/PID/stat.
+const PF_KTHREAD: u64 = 0x0020_0000;
 
 impl Process {
     /// A zombie only waits for somebody to look at its exit code.
@@ -146,7 +164,13 @@ impl Process {
     fn parse(stat: &str) -> Option<Self> {
         // The second field is the program's name in parentheses, and may contain both blanks and parentheses.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        Some(Self { state: fields.first()?.chars().next()?, started: fields.get(19)?.parse().ok()? })
+        let number = |field: usize| fields.get(field)?.parse::<u64>().ok();
+        let (flags, end_of_environment) = (number(6)?, number(48)?);
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            started: number(19)?,
+            has_no_environment_yet: flags & PF_KTHREAD == 0 && end_of_environment == 0,
+        })
     }
 }
 
@@ -178,10 +202,33 @@ mod tests {
         }
     }
 
+    fn stat(flags: u64, end_of_environment: u64) -> String {
+        let between = "0 ".repeat(28);
+        format!("77 (a) (b c) S 1 70 70 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 1 0 4242 {between}{end_of_environment} 0")
+    }
+
     #[test]
     fn a_process_name_with_parentheses_does_not_confuse_the_reader() {
-        let stat = "77 (a) (b c) S 1 70 70 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
-        assert_eq!(Process::parse(stat), Some(Process { state: 'S', started: 4242 }));
+        let process = Process { state: 'S', started: 4242, has_no_environment_yet: false };
+        assert_eq!(Process::parse(&stat(4_194_560, 9000)), Some(process));
+    }
+
+    #[test]
+    fn a_process_in_the_middle_of_exec_is_told_from_a_thread_of_the_kernel() {
+        assert!(Process::parse(&stat(4_194_560, 0)).unwrap().has_no_environment_yet);
+        assert!(!Process::parse(&stat(PF_KTHREAD, 0)).unwrap().has_no_environment_yet);
+        let own = Process::read(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(own.is_alive() && !own.has_no_environment_yet);
+    }
+
+    #[test]
+    fn processes_are_recognised_however_soon_after_their_start() {
+        let world = World::new();
+        for _ in 0..50 {
+            let (mut child, _) = world.sleeper(&world.mark());
+            assert_eq!(world.records.kill_leftovers().unwrap(), 1);
+            child.wait().unwrap();
+        }
     }
 
     #[test]

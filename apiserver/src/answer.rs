@@ -11,7 +11,7 @@ use crate::{
     negotiate::{Form, Media, View},
     status::{Result, Status},
     table::{self, Include, MetaVersion},
-    window::Item,
+    window::Stored,
 };
 
 /// Writes objects of one kind in one form.
@@ -29,14 +29,14 @@ impl<'a> Answer<'a> {
     }
 
     /// A stored object. In its plain form the stored bytes go out as they are.
-    pub(crate) fn item(&self, item: &Item) -> Result<Response> {
+    pub(crate) fn stored(&self, stored: &Stored, revision: u64) -> Result<Response> {
         if self.form == (Form { media: Media::Json, view: View::Whole }) && self.kind.conversion.is_none() {
-            let mut out = BytesMut::with_capacity(item.len() + 1);
-            item.write(item.revision, &mut out);
+            let mut out = BytesMut::with_capacity(stored.size() + 1);
+            stored.write(revision, &mut out);
             out.put_u8(b'\n');
             return Ok(json_response(Body::from(out.freeze())));
         }
-        self.object(&self.served(item.value()))
+        self.object(&self.served(stored.value_at(revision)))
     }
 
     fn served(&self, object: Value) -> Value {

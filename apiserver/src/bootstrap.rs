@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,6 +27,7 @@ pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
             }
         }
         expire_events(&server).await;
+        server.windows.trim();
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
@@ -54,20 +56,54 @@ async fn expire_events(server: &Inner) {
     let kind = server.kinds.core("events");
     let oldest = server.now() - i64::try_from(server.settings.event_ttl_seconds).unwrap_or(i64::MAX);
     let snapshot = server.registry.window(&kind).snapshot();
-    for item in snapshot.range(&kind.prefix, None) {
-        let event = item.value();
-        let times = [
-            &event["lastTimestamp"],
-            &event["eventTime"],
-            &event["series"]["lastObservedTime"],
-            &event["metadata"]["creationTimestamp"],
-        ];
-        let newest = times.into_iter().filter_map(table::seconds).max().unwrap_or(i64::MAX);
-        if newest < oldest {
-            let meta = |field: &str| event["metadata"][field].as_str().unwrap_or_default();
-            let options = DeleteOptions { uid: Some(meta("uid").to_owned()), ..DeleteOptions::default() };
-            // Whoever is faster is right as well, and a store that is away is told of by the writes that matter.
-            let _ = server.registry.delete(&kind, meta("namespace"), meta("name"), &options).await;
+    for (index, item) in snapshot.range(&kind.prefix, None).enumerate() {
+        if index % AT_ONCE == 0 {
+            tokio::task::yield_now().await;
         }
+        let Ok(event) = serde_json::from_slice::<Dated>(item.stored.raw()) else { continue };
+        if event.newest(server.now()).is_some_and(|newest| newest < oldest) {
+            let meta = event.metadata;
+            let options = DeleteOptions { uid: Some(meta.uid), ..DeleteOptions::default() };
+            // Whoever is faster is right as well, and a store that is away is told of by the writes that matter.
+            let _ = server.registry.delete(&kind, &meta.namespace, &meta.name, &options).await;
+        }
+    }
+}
+
+/// So many events are looked at before others have their turn.
+const AT_ONCE: usize = 256;
+
+/// What says how old an event is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Dated {
+    last_timestamp: Option<Value>,
+    event_time: Option<Value>,
+    series: Option<Series>,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Series {
+    last_observed_time: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    namespace: String,
+    uid: String,
+    creation_timestamp: Option<Value>,
+}
+
+impl Dated {
+    /// The time of its last news, in seconds since 1970. What claims to come from the future is not believed.
+    fn newest(&self, now: i64) -> Option<i64> {
+        let observed = self.series.as_ref().and_then(|series| series.last_observed_time.as_ref());
+        let times = [&self.last_timestamp, &self.event_time, &self.metadata.creation_timestamp];
+        let times = times.into_iter().filter_map(Option::as_ref).chain(observed);
+        times.filter_map(table::seconds).filter(|time| *time <= now).max()
     }
 }

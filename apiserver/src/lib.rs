@@ -157,6 +157,7 @@ impl Apiserver {
         let windows = Arc::new(Windows::new(handles.storage.clone(), kinds.stored(), bounds));
         let feed_from = windows.load().await?;
         let ready_at = windows.newest().await?;
+        windows.promise(ready_at);
         let clock: Clock = Arc::new(jiff::Timestamp::now);
         let mut rules = admission::rules();
         rules.retain(|rule| !settings.disable_admission.iter().any(|name| name == rule.name()));
@@ -194,13 +195,17 @@ impl Apiserver {
     /// Keeps the windows complete, the system namespaces there and old events away, until `shutdown`. Watches end then.
     pub async fn run(&self, shutdown: CancellationToken) {
         let inner = &self.inner;
+        // A task of its own: no write is seen while the feed waits for somebody else's work.
+        let keep = tokio::spawn(bootstrap::keep(inner.clone(), shutdown.clone()));
         let feed = inner.windows.feed(inner.feed_from, shutdown.clone());
-        let keep = bootstrap::keep(inner.clone(), shutdown.clone());
         let end = async {
             shutdown.cancelled().await;
             inner.shutdown.cancel();
         };
-        tokio::join!(feed, keep, end);
+        tokio::join!(feed, end);
+        if let Err(error) = keep.await {
+            tracing::error!(%error, "the keeper of what is always there has a bug");
+        }
     }
 
     /// Waits until requests can be answered.

@@ -1,11 +1,10 @@
 //! Step 4 of `kubectl apply`: the write path, once for all kinds.
 //!
-//! prepare → fill → admit → check → compare-and-put. What comes out is durable, and every read that begins after the
-//! answer sees it.
+//! prepare → fill → admit → check → compare-and-put. What comes out is durable, and every request that begins after the
+//! answer sees it: requests wait for what was promised (`handlers::handle`), not writes for their readers.
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use onex_crds::Invalid;
 use onex_storage::{Error as StorageError, Expected, Key, Revision, Storage};
 use rand::RngExt as _;
@@ -17,7 +16,7 @@ use crate::{
     meta,
     patch::{self, Writer},
     status::{About, Result, Status},
-    window::{Item, Window, Windows},
+    window::{Item, Stored, Window, Windows},
 };
 
 /// The time, from outside.
@@ -75,12 +74,28 @@ impl Part {
 
 /// An object that was written, or would have been.
 pub struct Written {
-    /// The object in its stored form, with its resourceVersion.
-    pub object: Value,
-    /// The same as an item, if it was stored.
-    pub item: Option<Arc<Item>>,
+    /// The object in its stored form.
+    pub outcome: Outcome,
     /// It was not there before.
     pub created: bool,
+}
+
+/// What became of a write.
+pub enum Outcome {
+    /// The object is stored, at this revision.
+    Stored(Stored, u64),
+    /// The object is not stored: the write was a dry run, or took its last finalizer.
+    Shown(Value),
+}
+
+impl Outcome {
+    /// The object in its stored form, with its resourceVersion.
+    pub fn value(self) -> Value {
+        match self {
+            Self::Stored(stored, revision) => stored.value_at(revision),
+            Self::Shown(object) => object,
+        }
+    }
 }
 
 /// What a deletion did.
@@ -159,12 +174,15 @@ impl Registry {
 
     /// Stores a new object.
     pub async fn create(&self, kind: &Arc<Kind>, namespace: &str, object: Value, options: &Options) -> Result<Written> {
-        let generated = object["metadata"]["name"].as_str().unwrap_or_default().is_empty();
+        if object["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty()) {
+            let object = self.prepare_new(kind, namespace, object, options)?;
+            return self.create_named(kind, namespace, object, options).await;
+        }
         for attempt in 1..=NAMES {
             let object = self.prepare_new(kind, namespace, object.clone(), options)?;
             match self.create_named(kind, namespace, object, options).await {
-                Err(status) if generated && status.reason == "AlreadyExists" && attempt < NAMES => {}
-                Err(status) if generated && status.reason == "AlreadyExists" => {
+                Err(status) if status.reason == "AlreadyExists" && attempt < NAMES => {}
+                Err(status) if status.reason == "AlreadyExists" => {
                     let name = status.details["name"].as_str().unwrap_or_default().to_owned();
                     return Err(Status::no_free_name(about(kind, &name)));
                 }
@@ -192,17 +210,18 @@ impl Registry {
         }
         if options.dry_run {
             if let Ok(existing) = self.get(kind, namespace, &name) {
-                return Err(Status::already_exists(about(kind, &name), is_terminating(&existing.value())));
+                return Err(Status::already_exists(about(kind, &name), existing.is_terminating()));
             }
-            return Ok(Written { object, item: None, created: true });
+            return Ok(Written { outcome: Outcome::Shown(object), created: true });
         }
-        match self.put(kind, &kind.key(namespace, &name), object, Expected::Absent, true).await {
+        let key = kind.key(namespace, &name);
+        match self.put(kind, &key, object, Expected::Absent).await {
             Err(StorageError::Conflict { current }) => {
                 let there = current.as_ref().and_then(|entry| serde_json::from_slice::<Value>(&entry.value).ok());
                 self.catch_up(current).await; // who is told that it exists must also find it
                 Err(Status::already_exists(about(kind, &name), there.is_some_and(|object| is_terminating(&object))))
             }
-            other => other.map_err(stored),
+            other => other.map_err(stored).map(|outcome| Written { outcome, created: true }),
         }
     }
 
@@ -267,20 +286,22 @@ impl Registry {
             let old = item.value();
             let wanted = change(&old)?;
             let Some(new) = self.prepare_changed(kind, namespace, part, &old, wanted, options).await? else {
-                return Ok(Written { object: old, item: Some(item), created: false });
+                let outcome = Outcome::Stored(item.stored.clone(), item.revision);
+                return Ok(Written { outcome, created: false });
             };
             if options.dry_run {
-                return Ok(Written { object: new, item: None, created: false });
+                return Ok(Written { outcome: Outcome::Shown(new), created: false });
             }
+            drop(old);
             let expected = Revision(item.revision);
             let outcome = if self.is_done(kind, &new) {
-                self.remove(&key, expected).await.map(|()| Written { object: new, item: None, created: false })
+                self.remove(&key, expected).await.map(|()| Outcome::Shown(new))
             } else {
-                self.put(kind, &key, new, Expected::At(expected), false).await
+                self.put(kind, &key, new, Expected::At(expected)).await
             };
             match outcome {
                 Err(StorageError::Conflict { current }) => self.catch_up(current).await,
-                other => return other.map_err(stored),
+                other => return other.map_err(stored).map(|outcome| Written { outcome, created: false }),
             }
         }
         Err(Status::modified(about(kind, name)))
@@ -392,8 +413,8 @@ impl Registry {
                 None => self.remove(&key, expected).await.map(|()| Deleted::Gone(old)),
                 Some(same) if same == old => return Ok(Deleted::Marked(old)),
                 Some(marked) => {
-                    let put = self.put(kind, &key, marked, Expected::At(expected), false).await;
-                    put.map(|written| Deleted::Marked(written.object))
+                    let put = self.put(kind, &key, marked, Expected::At(expected)).await;
+                    put.map(|outcome| Deleted::Marked(outcome.value()))
                 }
             };
             match outcome {
@@ -451,26 +472,23 @@ impl Registry {
         key: &str,
         mut object: Value,
         expected: Expected,
-        created: bool,
-    ) -> Result<Written, StorageError> {
+    ) -> Result<Outcome, StorageError> {
         if let Some(meta) = object["metadata"].as_object_mut() {
             meta.remove("resourceVersion"); // the store knows it, and only the store
         }
-        let raw = Bytes::from(serde_json::to_vec(&object).expect("a JSON value can be written"));
-        let key = Key(Arc::from(key));
-        let revision = self.storage.put(&key, raw.clone(), expected).await?;
-        self.windows.reached(revision.0, PATIENCE).await;
-        object["metadata"]["resourceVersion"] = revision.0.to_string().into();
-        let item = match self.window(kind).get(&key.0) {
-            Some(item) if item.revision == revision.0 => Some(item),
-            _ => None, // changed again already
-        };
-        Ok(Written { object, item, created })
+        let window = self.window(kind);
+        let encoded = window.encode(&object).expect("every object that gets here has metadata");
+        // A tree of many small pieces, which nobody needs while the disk works.
+        drop(object);
+        let offer = window.offer(encoded);
+        let revision = self.storage.put(&Key(Arc::from(key)), offer.stored.raw().clone(), expected).await?;
+        self.windows.promise(revision.0);
+        Ok(Outcome::Stored(offer.stored.clone(), revision.0))
     }
 
     async fn remove(&self, key: &str, expected: Revision) -> Result<(), StorageError> {
         let revision = self.storage.delete(&Key(Arc::from(key)), expected).await?;
-        self.windows.reached(revision.0, PATIENCE).await;
+        self.windows.promise(revision.0);
         Ok(())
     }
 

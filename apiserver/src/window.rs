@@ -5,7 +5,7 @@
 //! so a slow watcher costs the others nothing and is cut off alone when history overtakes it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
     sync::{
         Arc, OnceLock,
@@ -19,10 +19,33 @@ use futures::StreamExt;
 use imbl::OrdMap;
 use onex_storage::{Change, Page, Prefix, Revision, Storage};
 use parking_lot::{Mutex, RwLock};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// The stored JSON of an object, which does not know its own revision. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    raw: Bytes,
+    /// Where `"resourceVersion":…` goes: right after the opening brace of `metadata`.
+    at: u32,
+}
+
+/// What the window looks for in an object.
+#[derive(Debug)]
+struct Traits {
+    labels: Box<[(Box<str>, Box<str>)]>,
+    fields: Box<[Box<str>]>,
+    terminating: bool,
+}
+
+/// An object on its way into the store: encoded once, and looked at once.
+#[derive(Debug)]
+pub struct Encoded {
+    stored: Stored,
+    traits: Traits,
+}
 
 /// One object as it was stored at one revision.
 #[derive(Debug)]
@@ -31,12 +54,9 @@ pub struct Item {
     pub key: Arc<str>,
     /// The revision of the object's last change.
     pub revision: u64,
-    /// The stored JSON, which does not know its own revision.
-    raw: Bytes,
-    /// Where `"resourceVersion":…` goes: right after the opening brace of `metadata`.
-    at: u32,
-    labels: Box<[(Box<str>, Box<str>)]>,
-    fields: Box<[Box<str>]>,
+    /// Its JSON.
+    pub stored: Stored,
+    traits: Traits,
 }
 
 /// The state of a window at one revision. Cheap to take, never changes.
@@ -88,6 +108,8 @@ pub struct Window {
     bounds: Bounds,
     state: RwLock<State>,
     pins: Mutex<VecDeque<(Instant, Snapshot)>>,
+    /// What is being written here, by the address of its bytes: the feed need not read again what was looked at already.
+    offered: Mutex<HashMap<usize, (u32, Traits)>>,
     /// Told after every change of this resource.
     news: watch::Sender<u64>,
     /// The revision up to which all windows are complete.
@@ -110,21 +132,27 @@ struct Head<'a> {
 }
 
 #[derive(Deserialize)]
-struct Labelled {
+#[serde(rename_all = "camelCase")]
+struct Metadata {
     #[serde(default)]
     labels: Option<BTreeMap<Box<str>, Option<Box<str>>>>,
+    #[serde(default)]
+    deletion_timestamp: Option<IgnoredAny>,
 }
 
-impl Item {
-    /// Reads what the window needs to know from the stored bytes; nothing if they are no object with metadata.
-    fn read(key: Arc<str>, revision: u64, raw: Bytes, paths: &[Vec<String>]) -> Option<Self> {
+impl Stored {
+    /// Finds its way in the bytes of a store. Also answers the object's metadata; nothing if it is no object that has some.
+    fn read(raw: Bytes) -> Option<(Self, Metadata)> {
         let head: Head<'_> = serde_json::from_slice(&raw).ok()?;
         let metadata = head.metadata.get();
         let at = u32::try_from(metadata.as_ptr() as usize - raw.as_ptr() as usize + 1).ok()?;
-        let labels = serde_json::from_str::<Labelled>(metadata).ok()?.labels.unwrap_or_default();
-        let labels = labels.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
-        let fields = if paths.is_empty() { Box::default() } else { read_fields(&raw, paths)? };
-        Some(Self { key, revision, raw, at, labels, fields })
+        let metadata = serde_json::from_str(metadata).ok()?;
+        Some((Self { raw, at }, metadata))
+    }
+
+    /// The bytes as they are in the store.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
     }
 
     /// Writes the object's JSON, with `resourceVersion` set to `revision`.
@@ -139,60 +167,111 @@ impl Item {
         out.put_slice(after);
     }
 
-    /// The object's JSON as clients see it.
-    pub fn bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.len());
-        self.write(self.revision, &mut out);
-        out.freeze()
-    }
-
     /// About how many bytes the JSON has.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.raw.len() + 42
-    }
-
-    /// Whether there is nothing; objects are never empty.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
-    /// The object as clients see it.
-    pub fn value(&self) -> Value {
-        self.value_at(self.revision)
     }
 
     /// The object, as if its last change had been at `revision`.
     pub fn value_at(&self, revision: u64) -> Value {
-        let mut value: Value = serde_json::from_slice(&self.raw).expect("the window only holds JSON that it has read");
+        let mut value: Value = serde_json::from_slice(&self.raw).expect("it was read, or written, as JSON before");
         value["metadata"]["resourceVersion"] = revision.to_string().into();
         value
     }
+}
 
-    /// The labels, in the order of their keys.
-    pub fn labels(&self) -> &[(Box<str>, Box<str>)] {
-        &self.labels
+impl Traits {
+    fn read(metadata: Metadata, raw: &[u8], paths: &[Vec<String>]) -> Option<Self> {
+        let labels = metadata.labels.unwrap_or_default();
+        Some(Self {
+            labels: labels.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect(),
+            fields: if paths.is_empty() {
+                Box::default()
+            } else {
+                fields(&serde_json::from_slice::<Value>(raw).ok()?, paths)
+            },
+            terminating: metadata.deletion_timestamp.is_some(),
+        })
     }
 
-    /// The value of the label `key`.
-    pub fn label(&self, key: &str) -> Option<&str> {
-        let found = self.labels.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok()?;
-        Some(&self.labels[found].1)
-    }
-
-    /// The value of the selectable field number `index`; empty if it is not set.
-    pub fn field(&self, index: usize) -> &str {
-        self.fields.get(index).map_or("", |f| f)
+    fn of(object: &Value, paths: &[Vec<String>]) -> Self {
+        let metadata = &object["metadata"];
+        let labels = metadata["labels"].as_object().into_iter().flatten();
+        let mut labels: Box<[(Box<str>, Box<str>)]> =
+            labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into())).collect();
+        labels.sort_unstable();
+        Self { labels, fields: fields(object, paths), terminating: !metadata["deletionTimestamp"].is_null() }
     }
 }
 
-fn read_fields(raw: &[u8], paths: &[Vec<String>]) -> Option<Box<[Box<str>]>> {
-    let value: Value = serde_json::from_slice(raw).ok()?;
-    let text = |path: &Vec<String>| match path.iter().fold(&value, |v, name| &v[name.as_str()]) {
+fn fields(object: &Value, paths: &[Vec<String>]) -> Box<[Box<str>]> {
+    let text = |path: &Vec<String>| match path.iter().fold(object, |v, name| &v[name.as_str()]) {
         Value::String(text) => text.as_str().into(),
         Value::Null | Value::Object(_) | Value::Array(_) => Box::default(),
         scalar => scalar.to_string().into(),
     };
-    Some(paths.iter().map(text).collect())
+    paths.iter().map(text).collect()
+}
+
+impl Encoded {
+    /// Its JSON, as it is to be stored.
+    pub fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    fn of(object: &Value, paths: &[Vec<String>]) -> Option<Self> {
+        const USUAL_BYTES: usize = 2048;
+        let mut raw = Vec::with_capacity(USUAL_BYTES);
+        let mut at = None;
+        for (name, value) in object.as_object()? {
+            raw.push(if raw.is_empty() { b'{' } else { b',' });
+            serde_json::to_writer(&mut raw, name).ok()?;
+            raw.push(b':');
+            if name == "metadata" && value.is_object() {
+                at = u32::try_from(raw.len() + 1).ok();
+            }
+            serde_json::to_writer(&mut raw, value).ok()?;
+        }
+        raw.push(b'}');
+        // Exactly as large as it is: it stays as long as the object does.
+        let stored = Stored { raw: raw.into_boxed_slice().into(), at: at? };
+        Some(Self { stored, traits: Traits::of(object, paths) })
+    }
+}
+
+impl Item {
+    /// Reads what the window needs to know from the stored bytes; nothing if they are no object with metadata.
+    fn read(key: Arc<str>, revision: u64, raw: Bytes, paths: &[Vec<String>]) -> Option<Self> {
+        let (stored, metadata) = Stored::read(raw)?;
+        let traits = Traits::read(metadata, &stored.raw, paths)?;
+        Some(Self { key, revision, stored, traits })
+    }
+
+    /// The object as clients see it.
+    pub fn value(&self) -> Value {
+        self.stored.value_at(self.revision)
+    }
+
+    /// The labels, in the order of their keys.
+    pub fn labels(&self) -> &[(Box<str>, Box<str>)] {
+        &self.traits.labels
+    }
+
+    /// The value of the label `key`.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let found = self.traits.labels.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok()?;
+        Some(&self.traits.labels[found].1)
+    }
+
+    /// The value of the selectable field number `index`; empty if it is not set.
+    pub fn field(&self, index: usize) -> &str {
+        self.traits.fields.get(index).map_or("", |f| f)
+    }
+
+    /// The object is marked for deletion.
+    pub fn is_terminating(&self) -> bool {
+        self.traits.terminating
+    }
 }
 
 struct Digits([u8; 20], usize);
@@ -225,6 +304,11 @@ impl Event {
         }
     }
 
+    /// About how many bytes it keeps alive: the object, and the line that is made of it.
+    fn size(&self) -> usize {
+        2 * self.item.stored.size()
+    }
+
     /// The line that watchers without a selector get, made once and shared by all.
     pub fn frame(&self) -> Bytes {
         self.frame.get_or_init(|| frame(self.change(), &self.item, self.revision)).clone()
@@ -233,11 +317,11 @@ impl Event {
 
 /// One line of a watch stream.
 pub fn frame(change: &str, item: &Item, revision: u64) -> Bytes {
-    let mut out = BytesMut::with_capacity(item.len() + 40);
+    let mut out = BytesMut::with_capacity(item.stored.size() + 40);
     out.put_slice(br#"{"type":""#);
     out.put_slice(change.as_bytes());
     out.put_slice(br#"","object":"#);
-    item.write(revision, &mut out);
+    item.stored.write(revision, &mut out);
     out.put_slice(b"}\n");
     out.freeze()
 }
@@ -260,7 +344,20 @@ impl Window {
     fn new(prefix: String, paths: Vec<Vec<String>>, bounds: Bounds, complete: Arc<AtomicU64>) -> Self {
         let state = State { items: OrdMap::new(), last: 0, history: VecDeque::new(), history_bytes: 0, begins: 0 };
         let (news, _) = watch::channel(0);
-        Self { prefix, paths, bounds, state: RwLock::new(state), pins: Mutex::default(), news, complete }
+        let (pins, offered) = (Mutex::default(), Mutex::default());
+        Self { prefix, paths, bounds, state: RwLock::new(state), pins, offered, news, complete }
+    }
+
+    /// Encodes an object of this resource. Nothing if it has no metadata.
+    pub fn encode(&self, object: &Value) -> Option<Encoded> {
+        Encoded::of(object, &self.paths)
+    }
+
+    /// Tells what is about to be stored, so that it need not be read again when the store tells of it.
+    pub fn offer(&self, encoded: Encoded) -> Offer<'_> {
+        let address = encoded.stored.raw.as_ptr() as usize;
+        self.offered.lock().insert(address, (encoded.stored.at, encoded.traits));
+        Offer { window: self, stored: encoded.stored, address }
     }
 
     /// The object at `key`, as of the newest change that any client was told of.
@@ -336,6 +433,14 @@ impl Window {
         self.state.read().items.len()
     }
 
+    /// Forgets what is older than the bounds say.
+    pub fn trim(&self) {
+        let now = Instant::now();
+        self.pins.lock().retain(|(since, _)| now.duration_since(*since) < self.bounds.age);
+        let forgotten = self.forget(&mut self.state.write(), now);
+        drop(forgotten);
+    }
+
     fn load(&self, entries: Vec<onex_storage::Entry>, revision: u64) {
         let items = entries.into_iter().filter_map(|entry| {
             let key = entry.key.0;
@@ -348,8 +453,10 @@ impl Window {
             }
         });
         let items: OrdMap<_, _> = items.collect();
-        let mut state = self.state.write();
-        *state = State { items, last: revision, history: VecDeque::new(), history_bytes: 0, begins: revision };
+        let fresh = State { items, last: revision, history: VecDeque::new(), history_bytes: 0, begins: revision };
+        drop(std::mem::replace(&mut *self.state.write(), fresh));
+        // Whoever waits for the next change is to hear that some were missed.
+        self.news.send_replace(revision);
     }
 
     fn apply(&self, changes: Vec<Change>) {
@@ -360,15 +467,21 @@ impl Window {
         for (item, change) in read {
             self.apply_one(&mut state, item, &change, now);
         }
-        self.trim(&mut state, now);
+        let forgotten = self.forget(&mut state, now);
         let last = state.last;
         drop(state);
         self.news.send_replace(last);
+        drop(forgotten); // freed when nobody waits for the lock any more
     }
 
     fn read(&self, change: &Change) -> Option<Arc<Item>> {
-        let value = change.value.clone()?;
-        Item::read(change.key.0.clone(), change.revision.0, value, &self.paths).map(Arc::new)
+        let (key, revision, raw) = (change.key.0.clone(), change.revision.0, change.value.clone()?);
+        let offered = self.offered.lock().remove(&(raw.as_ptr() as usize));
+        let item = match offered {
+            Some((at, traits)) => Item { key, revision, stored: Stored { raw, at }, traits },
+            None => Item::read(key, revision, raw, &self.paths)?,
+        };
+        Some(Arc::new(item))
     }
 
     fn apply_one(&self, state: &mut State, item: Option<Arc<Item>>, change: &Change, now: Instant) {
@@ -383,19 +496,38 @@ impl Window {
             (None, Some(previous)) => (true, previous.clone()),
             (None, None) => return,
         };
-        state.history_bytes += item.len();
-        state.history.push_back((now, Arc::new(Event { revision, item, previous, deleted, frame: OnceLock::new() })));
+        let event = Arc::new(Event { revision, item, previous, deleted, frame: OnceLock::new() });
+        state.history_bytes += event.size();
+        state.history.push_back((now, event));
     }
 
-    fn trim(&self, state: &mut State, now: Instant) {
+    /// Takes out of history what is beyond its bounds.
+    #[must_use = "freeing it takes time, and needs no lock"]
+    fn forget(&self, state: &mut State, now: Instant) -> Vec<Arc<Event>> {
+        let mut forgotten = Vec::new();
         while let Some((since, event)) = state.history.front() {
             if now.duration_since(*since) < self.bounds.age && state.history_bytes <= self.bounds.bytes {
-                return;
+                break;
             }
             state.begins = event.revision;
-            state.history_bytes -= event.item.len();
-            state.history.pop_front();
+            state.history_bytes -= event.size();
+            forgotten.extend(state.history.pop_front().map(|(_, event)| event));
         }
+        forgotten
+    }
+}
+
+/// Something that is being stored. When it is dropped, the window no longer expects it.
+pub struct Offer<'a> {
+    window: &'a Window,
+    /// Its JSON.
+    pub stored: Stored,
+    address: usize,
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        self.window.offered.lock().remove(&self.address);
     }
 }
 
@@ -404,6 +536,8 @@ pub struct Windows {
     storage: Arc<dyn Storage>,
     windows: RwLock<BTreeMap<String, Arc<Window>>>,
     complete: Arc<AtomicU64>,
+    /// The newest revision that somebody was told of. Who reads now must not see an older state.
+    promised: AtomicU64,
     progress: watch::Sender<u64>,
     /// The store can be followed.
     connected: AtomicBool,
@@ -425,8 +559,8 @@ impl Windows {
             .map(|(prefix, paths)| (prefix.clone(), Arc::new(Window::new(prefix, paths, bounds, complete.clone()))))
             .collect();
         let (progress, _) = watch::channel(0);
-        let connected = AtomicBool::new(true);
-        Self { storage, windows: RwLock::new(windows), complete, progress, connected }
+        let (promised, connected) = (AtomicU64::new(0), AtomicBool::new(true));
+        Self { storage, windows: RwLock::new(windows), complete, promised, progress, connected }
     }
 
     /// The window of a stored resource.
@@ -448,6 +582,22 @@ impl Windows {
     pub async fn newest(&self) -> onex_storage::Result<u64> {
         let nothing = Page { prefix: Prefix(ROOT.into()), after: None, limit: Some(0), at: None };
         Ok(self.storage.list(nothing).await?.revision.0)
+    }
+
+    /// Notes that somebody is told of `revision`.
+    pub fn promise(&self, revision: u64) {
+        self.promised.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    /// Waits until all windows show everything that anybody was told of. `false` if that took longer than `patience`.
+    pub async fn current(&self, patience: Duration) -> bool {
+        self.reached(self.promised.load(Ordering::Acquire), patience).await
+    }
+
+    /// Forgets what is older than the bounds say.
+    pub fn trim(&self) {
+        let windows: Vec<_> = self.windows.read().values().cloned().collect();
+        windows.iter().for_each(|window| window.trim());
     }
 
     /// Waits until all windows show the change at `revision`. `false` if that took longer than `patience`.
@@ -555,5 +705,84 @@ impl Windows {
 
     async fn list(&self, at: Option<Revision>) -> onex_storage::Result<onex_storage::Listing> {
         self.storage.list(Page { prefix: Prefix(ROOT.into()), after: None, limit: None, at }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onex_storage::{Expected, Key};
+    use serde_json::json;
+
+    const MAPS: &str = "/registry/configmaps/";
+
+    async fn windows(age: Duration) -> Windows {
+        let storage = onex_storage::open(&"memory:".parse().unwrap(), &Default::default()).await.unwrap();
+        Windows::new(storage, [(MAPS.to_owned(), Vec::new())], Bounds { age, bytes: 1 << 20, pins: 4 })
+    }
+
+    fn object(name: &str) -> Value {
+        json!({"metadata": {"name": name, "labels": {"b": "2", "a": "1"}}, "data": {"x": "y"}})
+    }
+
+    async fn stored(windows: &Windows, name: &str) -> Change {
+        let value = Bytes::from(object(name).to_string());
+        let key = Key(format!("{MAPS}default/{name}").into());
+        let revision = windows.storage.put(&key, value.clone(), Expected::Absent).await.unwrap();
+        Change { key, revision, value: Some(value), previous: None }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_news_hears_of_a_fresh_start() {
+        let windows = windows(Duration::from_secs(300)).await;
+        let window = windows.of(MAPS).unwrap();
+        let mut news = window.news();
+        stored(&windows, "a").await;
+        windows.load().await.unwrap();
+        assert!(news.has_changed().unwrap());
+        news.borrow_and_update();
+        assert!(matches!(window.events_after(0, 10), Run::Gone(_)), "and sees that something was missed");
+    }
+
+    #[tokio::test]
+    async fn a_window_in_which_nothing_happens_forgets_too() {
+        let windows = windows(Duration::from_millis(20)).await;
+        let window = windows.of(MAPS).unwrap();
+        let change = stored(&windows, "a").await;
+        windows.apply(vec![change]);
+        window.pin(&window.snapshot());
+        assert!(matches!(window.events_after(0, 10), Run::Events(events, 1) if events.len() == 1));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        windows.trim();
+        assert!(matches!(window.events_after(0, 10), Run::Gone(1)));
+        assert!(window.pins.lock().is_empty());
+        assert!(window.get(&format!("{MAPS}default/a")).is_some(), "what there is stays");
+    }
+
+    #[tokio::test]
+    async fn what_was_offered_is_what_would_have_been_read() {
+        let windows = windows(Duration::from_secs(300)).await;
+        let window = windows.of(MAPS).unwrap();
+        let mut change = stored(&windows, "a").await;
+        let read = window.read(&change).unwrap();
+        let offer = window.offer(window.encode(&object("a")).unwrap());
+        assert_eq!(*offer.stored.raw(), object("a").to_string());
+        change.value = Some(offer.stored.raw().clone());
+        let taken = window.read(&change).unwrap();
+        assert_eq!((read.value(), read.labels()), (taken.value(), taken.labels()));
+        assert_eq!((taken.label("a"), taken.label("b"), taken.label("c")), (Some("1"), Some("2"), None));
+        drop(offer);
+        assert!(window.offered.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_promised_is_waited_for() {
+        let windows = windows(Duration::from_secs(300)).await;
+        assert!(windows.current(Duration::ZERO).await);
+        let change = stored(&windows, "a").await;
+        windows.promise(change.revision.0);
+        assert!(!windows.current(Duration::from_millis(5)).await);
+        windows.apply(vec![change]);
+        assert!(windows.current(Duration::ZERO).await);
     }
 }

@@ -1,13 +1,18 @@
 //! Namespaces come to be when they are first used, and take nothing new while they go.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::json;
 
 use super::{Admit, Operation, Review};
 use crate::{
-    registry::{Options, Registry, about, is_terminating},
+    registry::{Options, Registry, about},
     status::{Result, Status},
 };
+
+/// How long a new namespace may take until it can be seen.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes the namespace of a new object, if it is not there.
 pub(super) struct AutoProvision;
@@ -30,7 +35,10 @@ impl Admit for AutoProvision {
         let options = Options { manager: "onex-apiserver".to_owned(), ..Options::default() };
         match registry.create(&namespaces, "", object, &options).await {
             Err(status) if status.reason != "AlreadyExists" => Err(status),
-            _ => Ok(()),
+            _ => {
+                registry.windows().current(PATIENCE).await; // Lifecycle looks for it next
+                Ok(())
+            }
         }
     }
 }
@@ -60,7 +68,7 @@ impl Admit for Lifecycle {
             Operation::Create if review.kind.namespaced => {
                 let namespace = registry.get(&namespaces, "", review.namespace);
                 match namespace {
-                    Ok(namespace) if is_terminating(&namespace.value()) => Err(terminating(review)),
+                    Ok(namespace) if namespace.is_terminating() => Err(terminating(review)),
                     Ok(_) => Ok(()),
                     // A dry run provisions nothing, and would be refused for that alone.
                     Err(_) if review.dry_run && registry.provisions() => Ok(()),

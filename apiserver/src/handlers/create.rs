@@ -9,7 +9,7 @@ use crate::{
     answer::{with_code, write},
     body,
     negotiate::{Form, Media},
-    registry::{Part, Written, about},
+    registry::{Outcome, Part, Written, about},
     status::{Result, Status},
 };
 
@@ -28,9 +28,9 @@ pub(super) async fn create(cx: &Context, body: Body) -> Result<Response> {
 pub(super) fn answer(cx: &Context, form: Form, written: Written) -> Result<Response> {
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     let answer = cx.answer(form)?;
-    let response = match &written.item {
-        Some(item) => answer.item(item)?,
-        None => answer.object(&cx.to_served(written.object))?,
+    let response = match written.outcome {
+        Outcome::Stored(stored, revision) => answer.stored(&stored, revision)?,
+        Outcome::Shown(object) => answer.object(&cx.to_served(object))?,
     };
     Ok(with_code(response, code))
 }

@@ -18,7 +18,7 @@ pub(super) async fn get(cx: &Context, _part: Part) -> Result<Response> {
     let form = cx.object_form()?;
     wait_for(cx, cx.revision()?).await?;
     let item = cx.server.registry.get(&cx.kind, cx.namespace(), &cx.target.name)?;
-    cx.answer(form)?.item(&item)
+    cx.answer(form)?.stored(&item.stored, item.revision)
 }
 
 /// Waits until the windows show `revision`, or answers that it is in the future.

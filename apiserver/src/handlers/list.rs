@@ -245,7 +245,7 @@ fn write(piece: &mut BytesMut, item: &Item, pieces: &Pieces, first: &mut bool) {
         piece.put_u8(b',');
     }
     match &pieces.row {
-        None => item.write(item.revision, piece),
+        None => item.stored.write(item.revision, piece),
         Some(row) => piece.put_slice(row.of(item.value()).to_string().as_bytes()),
     }
 }

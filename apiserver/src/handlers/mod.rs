@@ -1,6 +1,6 @@
 //! One verb a file: from a request that is allowed to an answer.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, header};
@@ -50,6 +50,9 @@ pub(crate) struct Context {
     warnings: Mutex<Vec<String>>,
 }
 
+/// How long a request waits until what others were told of can be seen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Answers a request about a resource.
 pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, request: http::Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
@@ -57,6 +60,10 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
         return answered(Err(Status::no_such_path()));
     };
     let query = parts.uri.query().unwrap_or_default().to_owned();
+    // Who was told of a change sees it from now on, also when another connection told them, or a run before this one.
+    if !server.windows.current(PATIENCE).await {
+        return answered(Err(Status::unavailable("the storage cannot be followed; reads would show the past")));
+    }
     let cx = Context { server, target, kind, user, query, headers: parts.headers, warnings: Mutex::default() };
     let mut response = answered(cx.dispatch(body).await);
     warn(&mut response, &cx.warnings.into_inner());
@@ -303,12 +310,18 @@ impl Context {
 
     /// From this kind to the form that is stored.
     pub(crate) fn to_stored(&self, object: Value) -> Value {
-        self.kind.conversion.map_or_else(|| object.clone(), |c| (c.store)(object.clone()))
+        match self.kind.conversion {
+            Some(conversion) => (conversion.store)(object),
+            None => object,
+        }
     }
 
     /// From the form that is stored to this kind.
     pub(crate) fn to_served(&self, object: Value) -> Value {
-        self.kind.conversion.map_or_else(|| object.clone(), |c| (c.serve)(object.clone()))
+        match self.kind.conversion {
+            Some(conversion) => (conversion.serve)(object),
+            None => object,
+        }
     }
 }
 

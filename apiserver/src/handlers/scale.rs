@@ -120,7 +120,7 @@ async fn set(cx: &Context, write_options: &Write, change: impl Fn(Value) -> Resu
     let name = &cx.target.name;
     let options = &write_options.options;
     let written = cx.server.registry.update(&cx.kind, cx.namespace(), name, Part::Scale, options, changed).await?;
-    write(form.media, &of(paths, &written.object))
+    write(form.media, &of(paths, &written.outcome.value()))
 }
 
 /// The number wanted. None at all is none wanted, as Go reads it.

@@ -1,14 +1,17 @@
 //! WATCH: a cursor in a history that all watchers share.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header};
 use rand::RngExt as _;
 use serde_json::{Value, json};
-use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Context, get::wait_for, options::List, selection::Selection};
 use crate::{
@@ -65,7 +68,11 @@ struct Watcher {
     bookmarks: Option<Instant>,
     deadline: Instant,
     said_farewell: bool,
+    /// Goes off at the next bookmark, or at the end.
+    alarm: Pin<Box<Sleep>>,
     shutdown: CancellationToken,
+    /// The shutdown, waited for.
+    ending: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
     _alive: Alive,
 }
@@ -94,6 +101,7 @@ impl Watcher {
             (true, namespace) if !namespace.is_empty() => format!("{}{namespace}/", cx.kind.prefix),
             _ => cx.kind.prefix.clone(),
         };
+        let deadline = Instant::now() + Duration::from_secs(seconds);
         cx.server.metrics.watchers(&cx.kind.plural, 1);
         Self {
             everything: selection.is_everything() && range == cx.kind.prefix,
@@ -106,9 +114,11 @@ impl Watcher {
             cursor,
             news,
             bookmarks: options.bookmarks.then(|| Instant::now() + BOOKMARKS),
-            deadline: Instant::now() + Duration::from_secs(seconds),
+            deadline,
             said_farewell: false,
+            alarm: Box::pin(tokio::time::sleep_until(deadline)),
             shutdown: cx.server.shutdown.clone(),
+            ending: Box::pin(cx.server.shutdown.clone().cancelled_owned()),
             over: false,
             _alive: Alive(cx.server.metrics.clone(), cx.kind.plural.clone()),
         }
@@ -116,7 +126,7 @@ impl Watcher {
 
     /// The next piece of the stream; nothing when it is over.
     async fn next(&mut self) -> Option<Bytes> {
-        while !self.over {
+        while !self.is_over() {
             if let Some(piece) = self.initial() {
                 return Some(piece);
             }
@@ -127,9 +137,10 @@ impl Watcher {
                     return Some(self.gone(begins));
                 }
                 Run::Events(events, up_to) => {
-                    self.cursor = up_to;
-                    if let Some(piece) = self.piece(&events) {
-                        return Some(piece);
+                    let (piece, taken) = self.piece(&events);
+                    self.cursor = if taken < events.len() { events[taken - 1].revision } else { up_to };
+                    if piece.is_some() {
+                        return piece;
                     }
                     if events.len() == RUN {
                         continue; // there may be more, and nothing of this run was for us
@@ -143,14 +154,23 @@ impl Watcher {
         None
     }
 
+    /// Looked at before each piece: a watcher that is always behind never pauses.
+    fn is_over(&mut self) -> bool {
+        self.over |= self.shutdown.is_cancelled() || Instant::now() >= self.deadline;
+        self.over
+    }
+
     /// Waits for news. Answers a bookmark when it is time for one.
     async fn pause(&mut self) -> Option<Bytes> {
         let farewell = self.deadline.checked_sub(FAREWELL).filter(|_| self.bookmarks.is_some() && !self.said_farewell);
         let next = [self.bookmarks, farewell].into_iter().flatten().min().unwrap_or(self.deadline).min(self.deadline);
+        if self.alarm.deadline() != next {
+            self.alarm.as_mut().reset(next);
+        }
         tokio::select! {
             changed = self.news.changed() => { self.over |= changed.is_err(); None }
-            () = self.shutdown.cancelled() => { self.over = true; None }
-            () = tokio::time::sleep_until(next) => {
+            () = &mut self.ending => { self.over = true; None }
+            () = &mut self.alarm => {
                 if Instant::now() >= self.deadline {
                     self.over = true;
                     return None;
@@ -190,11 +210,17 @@ impl Watcher {
         (!piece.is_empty()).then(|| piece.freeze())
     }
 
-    /// What these events are to this watcher; nothing, if they are nothing to it.
-    fn piece(&mut self, events: &[Arc<Event>]) -> Option<Bytes> {
+    /// What these events are to this watcher, up to about [`PIECE`] bytes; nothing, if they are nothing to it. Also answers
+    /// how many of them were looked at.
+    fn piece(&mut self, events: &[Arc<Event>]) -> (Option<Bytes>, usize) {
         let mut single: Option<Bytes> = None;
         let mut many = BytesMut::new();
+        let mut taken = 0;
         for event in events {
+            if many.len() + single.as_ref().map_or(0, Bytes::len) >= PIECE {
+                break;
+            }
+            taken += 1;
             let Some(line) = self.line(event) else { continue };
             match single.take() {
                 // One event is sent as the bytes that all watchers share; several are put together for one write.
@@ -206,7 +232,7 @@ impl Watcher {
                 None => many.extend_from_slice(&line),
             }
         }
-        single.or_else(|| (!many.is_empty()).then(|| many.freeze()))
+        (single.or_else(|| (!many.is_empty()).then(|| many.freeze())), taken)
     }
 
     fn line(&mut self, event: &Event) -> Option<Bytes> {
@@ -261,7 +287,7 @@ fn line(row: Option<&mut Row>, change: &str, item: &Item, revision: u64) -> Byte
     match row {
         None => frame(change, item, revision),
         Some(row) => {
-            let object = row.shown(item.value_at(revision));
+            let object = row.shown(item.stored.value_at(revision));
             Bytes::from(format!("{}\n", json!({"type": change, "object": object})))
         }
     }

@@ -68,13 +68,19 @@ impl World {
 
     /// An apiserver over what is stored already.
     pub async fn over(storage: Arc<dyn onex_storage::Storage>, settings: Settings) -> Self {
+        let world = Self::unready_over(storage, settings).await;
+        world.server.ready().await;
+        world
+    }
+
+    /// The same, without waiting until it is ready.
+    pub async fn unready_over(storage: Arc<dyn onex_storage::Storage>, settings: Settings) -> Self {
         let server = Arc::new(Apiserver::new(settings, Handles { storage, kubelet: None }).await.unwrap());
         let stop = CancellationToken::new();
         tokio::spawn({
             let (server, stop) = (server.clone(), stop.clone());
             async move { server.run(stop).await }
         });
-        server.ready().await;
         Self { router: server.router_as("admin", &["system:masters"]), server, _stop: stop.drop_guard() }
     }
 
@@ -150,6 +156,11 @@ impl Watch {
             let piece = tokio::time::timeout(Duration::from_secs(5), self.pieces.next()).await;
             self.buffer.extend(piece.expect("an event within five seconds")?);
         }
+    }
+
+    /// The next piece of the stream as it comes; nothing when the stream ended.
+    pub async fn piece(&mut self) -> Option<Vec<u8>> {
+        self.pieces.next().await
     }
 
     /// The next event as `TYPE name`.

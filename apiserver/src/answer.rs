@@ -11,7 +11,7 @@ use crate::{
     negotiate::{Form, Media, View},
     status::{Result, Status},
     table::{self, Include, MetaVersion},
-    window::Stored,
+    window::{Item, Stored},
 };
 
 /// Writes objects of one kind in one form.
@@ -125,8 +125,25 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// What the client sees of an object in its stored form.
-    pub(crate) fn of(&self, object: Value) -> Value {
+    /// Writes what the client sees of an item. Metadata is copied as it is stored.
+    pub(crate) fn write(&self, item: &Item, out: &mut BytesMut) {
+        let text = |out: &mut BytesMut, value: Value| out.put_slice(value.to_string().as_bytes());
+        match (self.view, self.kind.conversion) {
+            (View::MetadataList(version), None) => partial_of(item, version, out),
+            (View::Table(version), None) if self.include != Include::Object => {
+                out.put_slice(br#"{"cells":"#);
+                text(out, table::cells(&self.kind, &item.stored.value_without_managers(), self.now));
+                if self.include == Include::Metadata {
+                    out.put_slice(br#","object":"#);
+                    partial_of(item, version, out);
+                }
+                out.put_u8(b'}');
+            }
+            _ => text(out, self.of(item.value())),
+        }
+    }
+
+    fn of(&self, object: Value) -> Value {
         let object = match self.kind.conversion {
             Some(conversion) => (conversion.serve)(object),
             None => object,
@@ -137,6 +154,15 @@ impl Shown {
             View::Whole => object,
         }
     }
+}
+
+/// As [`table::partial`], of an item.
+fn partial_of(item: &Item, version: MetaVersion, out: &mut BytesMut) {
+    out.put_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":""#);
+    out.put_slice(version.api_version().as_bytes());
+    out.put_slice(br#"","metadata":"#);
+    item.stored.write_metadata(item.revision, out);
+    out.put_u8(b'}');
 }
 
 /// How each event of a watch is shown, where it is not the stored bytes.

@@ -12,7 +12,7 @@ use onex_crds::Invalid;
 use parking_lot::RwLock;
 use serde_json::Value;
 
-use crate::schema::Schema;
+use crate::{schema::Schema, table::Path};
 
 /// One kind in one version, as clients see it.
 pub struct Kind {
@@ -112,7 +112,7 @@ pub struct Column {
 #[derive(Clone)]
 pub enum Cell {
     /// A path into the object, as a CRD's JSONPath without braces: `.spec.minerType`.
-    Path(String),
+    Path(Path),
     /// A function of the object and of the time (seconds since 1970), for what a path cannot say.
     Function(fn(&Value, i64) -> Value),
 }
@@ -120,7 +120,7 @@ pub enum Cell {
 impl std::fmt::Debug for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Self::Path(path) => path.fmt(f),
             Self::Function(_) => f.write_str("Function"),
         }
     }

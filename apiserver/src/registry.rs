@@ -483,7 +483,7 @@ impl Registry {
         let offer = window.offer(encoded);
         let revision = self.storage.put(&Key(Arc::from(key)), offer.stored.raw().clone(), expected).await?;
         self.windows.promise(revision.0);
-        Ok(Outcome::Stored(offer.stored.clone(), revision.0))
+        Ok(Outcome::Stored(offer.taken(), revision.0))
     }
 
     async fn remove(&self, key: &str, expected: Revision) -> Result<(), StorageError> {

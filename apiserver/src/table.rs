@@ -2,6 +2,8 @@
 //!
 //! Cells come from the columns of the descriptor; nothing here names a kind.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -90,7 +92,7 @@ pub fn wide_column(name: &str, kind: &str, description: &str, cell: Cell) -> Col
 
 /// A cell that is read from the object.
 pub fn path(path: &str) -> Cell {
-    Cell::Path(path.to_owned())
+    Cell::Path(Path::new(path))
 }
 
 fn age(object: &Value, now: i64) -> Value {
@@ -150,9 +152,8 @@ pub fn definitions(kind: &Kind) -> Value {
 
 /// One row: the cells, and what `include` says of the object.
 pub fn row(kind: &Kind, object: &Value, include: Include, version: MetaVersion, now: i64) -> Value {
-    let cells: Vec<Value> = kind.columns.iter().map(|column| cell(column, object, now)).collect();
     let mut row = Map::new();
-    row.insert("cells".to_owned(), cells.into());
+    row.insert("cells".to_owned(), cells(kind, object, now));
     match include {
         Include::None => {}
         Include::Metadata => {
@@ -165,10 +166,15 @@ pub fn row(kind: &Kind, object: &Value, include: Include, version: MetaVersion, 
     Value::Object(row)
 }
 
+/// What is shown of an object in the columns of its kind.
+pub fn cells(kind: &Kind, object: &Value, now: i64) -> Value {
+    kind.columns.iter().map(|column| cell(column, object, now)).collect()
+}
+
 fn cell(column: &Column, object: &Value, now: i64) -> Value {
     let found = match &column.cell {
         Cell::Function(function) => return function(object, now),
-        Cell::Path(path) => first(object, path),
+        Cell::Path(path) => path.first(object),
     };
     match (found, column.kind.as_str()) {
         (None, _) => Value::Null,
@@ -214,17 +220,31 @@ pub fn partial_list(items: Vec<Value>, metadata: Value, version: MetaVersion) ->
     json!({"kind": "PartialObjectMetadataList", "apiVersion": version.api_version(), "metadata": metadata, "items": items})
 }
 
-/// The first value that a simple JSONPath leads to: `.spec.a`, `['a/b']`, `[0]`, `[*]`, `[?(@.type=="Ready")]`.
-///
-/// A path that is not understood leads to nothing.
-pub fn first<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
-    let mut found = vec![object];
-    for step in steps(path)? {
-        found = found.into_iter().flat_map(|value| step.from(value)).collect();
+/// A simple JSONPath: `.spec.a`, `['a/b']`, `[0]`, `[*]`, `[?(@.type=="Ready")]`.
+#[derive(Clone, Debug)]
+pub struct Path(Option<Arc<[Step]>>);
+
+impl Path {
+    /// Reads a path. One that is not understood leads to nothing.
+    pub fn new(path: &str) -> Self {
+        Self(steps(path).map(Arc::from))
     }
-    found.into_iter().next()
+
+    /// The first value that the path leads to.
+    pub fn first<'a>(&self, object: &'a Value) -> Option<&'a Value> {
+        first(self.0.as_ref()?, object)
+    }
 }
 
+fn first<'a>(steps: &[Step], value: &'a Value) -> Option<&'a Value> {
+    match steps {
+        [] => Some(value),
+        [Step::Field(name), rest @ ..] => first(rest, value.get(name)?),
+        [step, rest @ ..] => step.from(value).into_iter().find_map(|value| first(rest, value)),
+    }
+}
+
+#[derive(Debug)]
 enum Step {
     Field(String),
     Index(i64),
@@ -232,6 +252,7 @@ enum Step {
     Filter(Vec<Step>, Comparison, Value),
 }
 
+#[derive(Debug)]
 enum Comparison {
     Equal,
     Different,
@@ -253,10 +274,7 @@ impl Step {
             },
             Self::Filter(path, comparison, wanted) => {
                 let holds = |item: &&Value| {
-                    let found = path
-                        .iter()
-                        .fold(vec![*item], |found, step| found.into_iter().flat_map(|v| step.from(v)).collect());
-                    found.first().is_some_and(|found| (*found == wanted) == matches!(comparison, Comparison::Equal))
+                    first(path, item).is_some_and(|found| (found == wanted) == matches!(comparison, Comparison::Equal))
                 };
                 value.as_array().into_iter().flatten().filter(holds).collect()
             }
@@ -407,10 +425,10 @@ mod tests {
             (".status.conditions[?(@.type != 'A')].type", json!("Ready")),
         ];
         for (path, expected) in cases {
-            assert_eq!(first(&object, path), Some(&expected), "{path}");
+            assert_eq!(Path::new(path).first(&object), Some(&expected), "{path}");
         }
         for path in [".spec.missing", "spec", "..a", ".a[", ".spec.list[7].n", ".x[?(@.a)]"] {
-            assert_eq!(first(&object, path), None, "{path}");
+            assert_eq!(Path::new(path).first(&object), None, "{path}");
         }
     }
 
@@ -461,7 +479,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_path_makes_the_reader_panic(path in "[.a-c\\[\\]'\"?@()=!*0-9\\\\{}$-]{0,30}|.{0,30}", seconds in any::<i64>()) {
-            first(&json!({"a": [{"b": 1}], "b": {"c": []}}), &path);
+            Path::new(&path).first(&json!({"a": [{"b": 1}], "b": {"c": []}}));
             human_duration(seconds);
         }
     }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
     ops::Bound,
     sync::{
         Arc, OnceLock,
@@ -19,8 +20,11 @@ use futures::StreamExt;
 use imbl::OrdMap;
 use onex_storage::{Change, Page, Prefix, Revision, Storage};
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::{Value, value::RawValue};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Map, Value, value::RawValue};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +34,8 @@ pub struct Stored {
     raw: Bytes,
     /// Where `"resourceVersion":…` goes: right after the opening brace of `metadata`.
     at: u32,
+    /// Where `metadata` is over: right after its closing brace.
+    end: u32,
 }
 
 /// What the window looks for in an object.
@@ -109,7 +115,7 @@ pub struct Window {
     state: RwLock<State>,
     pins: Mutex<VecDeque<(Instant, Snapshot)>>,
     /// What is being written here, by the address of its bytes: the feed need not read again what was looked at already.
-    offered: Mutex<HashMap<usize, (u32, Traits)>>,
+    offered: Mutex<HashMap<usize, Encoded>>,
     /// Told after every change of this resource.
     news: watch::Sender<u64>,
     /// The revision up to which all windows are complete.
@@ -145,9 +151,10 @@ impl Stored {
     fn read(raw: Bytes) -> Option<(Self, Metadata)> {
         let head: Head<'_> = serde_json::from_slice(&raw).ok()?;
         let metadata = head.metadata.get();
-        let at = u32::try_from(metadata.as_ptr() as usize - raw.as_ptr() as usize + 1).ok()?;
+        let begin = metadata.as_ptr() as usize - raw.as_ptr() as usize;
+        let (at, end) = (u32::try_from(begin + 1).ok()?, u32::try_from(begin + metadata.len()).ok()?);
         let metadata = serde_json::from_str(metadata).ok()?;
-        Some((Self { raw, at }, metadata))
+        Some((Self { raw, at, end }, metadata))
     }
 
     /// The bytes as they are in the store.
@@ -157,14 +164,24 @@ impl Stored {
 
     /// Writes the object's JSON, with `resourceVersion` set to `revision`.
     pub fn write(&self, revision: u64, out: &mut BytesMut) {
-        let (before, after) = self.raw.split_at(self.at as usize);
-        out.put_slice(before);
-        out.put_slice(br#""resourceVersion":""#);
-        let mut digits = itoa(revision);
-        out.put_slice(digits.text());
-        // Metadata is never empty: every object has a name.
-        out.put_slice(b"\",");
-        out.put_slice(after);
+        out.put_slice(&self.raw[..self.at as usize]);
+        write_version(revision, out);
+        out.put_slice(&self.raw[self.at as usize..]);
+    }
+
+    /// Writes the JSON of its metadata, with `resourceVersion` set to `revision`.
+    pub fn write_metadata(&self, revision: u64, out: &mut BytesMut) {
+        out.put_u8(b'{');
+        write_version(revision, out);
+        out.put_slice(&self.raw[self.at as usize..self.end as usize]);
+    }
+
+    /// The object without the record of who wrote which field, which may be larger than all the rest.
+    pub fn value_without_managers(&self) -> Value {
+        let mut reader = serde_json::Deserializer::from_slice(&self.raw);
+        Without(&["metadata", "managedFields"])
+            .deserialize(&mut reader)
+            .expect("it was read, or written, as JSON before")
     }
 
     /// About how many bytes the JSON has.
@@ -222,19 +239,21 @@ impl Encoded {
     fn of(object: &Value, paths: &[Vec<String>]) -> Option<Self> {
         const USUAL_BYTES: usize = 2048;
         let mut raw = Vec::with_capacity(USUAL_BYTES);
-        let mut at = None;
+        let mut metadata = None;
         for (name, value) in object.as_object()? {
             raw.push(if raw.is_empty() { b'{' } else { b',' });
             serde_json::to_writer(&mut raw, name).ok()?;
             raw.push(b':');
-            if name == "metadata" && value.is_object() {
-                at = u32::try_from(raw.len() + 1).ok();
-            }
+            let begin = raw.len();
             serde_json::to_writer(&mut raw, value).ok()?;
+            if name == "metadata" && value.is_object() {
+                metadata = Some((u32::try_from(begin + 1).ok()?, u32::try_from(raw.len()).ok()?));
+            }
         }
         raw.push(b'}');
         // Exactly as large as it is: it stays as long as the object does.
-        let stored = Stored { raw: raw.into_boxed_slice().into(), at: at? };
+        let (at, end) = metadata?;
+        let stored = Stored { raw: raw.into_boxed_slice().into(), at, end };
         Some(Self { stored, traits: Traits::of(object, paths) })
     }
 }
@@ -274,10 +293,52 @@ impl Item {
     }
 }
 
+/// Reads an object without what is at this path.
+struct Without<'a>(&'a [&'a str]);
+
+impl<'de> DeserializeSeed<'de> for Without<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Without<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = fields.next_key::<String>()? {
+            let value = match self.0 {
+                [last] if name == *last => {
+                    fields.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+                [first, rest @ ..] if name == *first => fields.next_value_seed(Without(rest))?,
+                _ => fields.next_value()?,
+            };
+            object.insert(name, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+fn write_version(revision: u64, out: &mut BytesMut) {
+    out.put_slice(br#""resourceVersion":""#);
+    out.put_slice(itoa(revision).text());
+    // Metadata is never empty: every object has a name.
+    out.put_slice(b"\",");
+}
+
 struct Digits([u8; 20], usize);
 
 impl Digits {
-    fn text(&mut self) -> &[u8] {
+    fn text(&self) -> &[u8] {
         &self.0[self.1..]
     }
 }
@@ -355,9 +416,10 @@ impl Window {
 
     /// Tells what is about to be stored, so that it need not be read again when the store tells of it.
     pub fn offer(&self, encoded: Encoded) -> Offer<'_> {
-        let address = encoded.stored.raw.as_ptr() as usize;
-        self.offered.lock().insert(address, (encoded.stored.at, encoded.traits));
-        Offer { window: self, stored: encoded.stored, address }
+        let stored = encoded.stored.clone();
+        let address = stored.raw.as_ptr() as usize;
+        self.offered.lock().insert(address, encoded);
+        Offer { window: self, stored, address: Some(address) }
     }
 
     /// The object at `key`, as of the newest change that any client was told of.
@@ -455,6 +517,7 @@ impl Window {
         let items: OrdMap<_, _> = items.collect();
         let fresh = State { items, last: revision, history: VecDeque::new(), history_bytes: 0, begins: revision };
         drop(std::mem::replace(&mut *self.state.write(), fresh));
+        self.offered.lock().clear(); // what was stored meanwhile is in the entries, and will not be told of again
         // Whoever waits for the next change is to hear that some were missed.
         self.news.send_replace(revision);
     }
@@ -478,7 +541,7 @@ impl Window {
         let (key, revision, raw) = (change.key.0.clone(), change.revision.0, change.value.clone()?);
         let offered = self.offered.lock().remove(&(raw.as_ptr() as usize));
         let item = match offered {
-            Some((at, traits)) => Item { key, revision, stored: Stored { raw, at }, traits },
+            Some(Encoded { stored, traits }) => Item { key, revision, stored, traits },
             None => Item::read(key, revision, raw, &self.paths)?,
         };
         Some(Arc::new(item))
@@ -517,17 +580,27 @@ impl Window {
     }
 }
 
-/// Something that is being stored. When it is dropped, the window no longer expects it.
+/// Something that is being stored. The window no longer expects it when this is dropped.
 pub struct Offer<'a> {
     window: &'a Window,
     /// Its JSON.
     pub stored: Stored,
-    address: usize,
+    address: Option<usize>,
+}
+
+impl Offer<'_> {
+    /// It is stored: the window will be told of it.
+    pub fn taken(mut self) -> Stored {
+        self.address = None;
+        self.stored.clone()
+    }
 }
 
 impl Drop for Offer<'_> {
     fn drop(&mut self) {
-        self.window.offered.lock().remove(&self.address);
+        if let Some(address) = self.address {
+            self.window.offered.lock().remove(&address);
+        }
     }
 }
 
@@ -772,7 +845,22 @@ mod tests {
         assert_eq!((read.value(), read.labels()), (taken.value(), taken.labels()));
         assert_eq!((taken.label("a"), taken.label("b"), taken.label("c")), (Some("1"), Some("2"), None));
         drop(offer);
-        assert!(window.offered.lock().is_empty());
+        drop(window.offer(window.encode(&object("b")).unwrap()));
+        assert!(window.offered.lock().is_empty(), "what was taken, or given up, is expected no longer");
+    }
+
+    #[test]
+    fn metadata_can_be_had_without_the_rest_and_the_rest_without_its_managers() {
+        let mut object = object("a");
+        object["metadata"]["managedFields"] = json!([{"manager": "m"}]);
+        let stored = Encoded::of(&object, &[]).unwrap().stored;
+        let (read, _) = Stored::read(stored.raw.clone()).unwrap();
+        assert_eq!((stored.at, stored.end), (read.at, read.end));
+        let mut metadata = BytesMut::new();
+        stored.write_metadata(7, &mut metadata);
+        assert_eq!(serde_json::from_slice::<Value>(&metadata).unwrap(), stored.value_at(7)["metadata"]);
+        object["metadata"].as_object_mut().unwrap().remove("managedFields");
+        assert_eq!(stored.value_without_managers(), object);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use super::{list, text};
 use crate::{
     kinds::{Cell, Column},
     selector::Labels,
-    table::{age_column, column, first, name_column, path, seconds, since, wide_column},
+    table::{age_column, column, name_column, path, seconds, since, wide_column},
 };
 
 const NONE: &str = "<none>";
@@ -314,13 +314,13 @@ pub fn pod() -> Vec<Column> {
         wide(
             "IP",
             "The address of the Pod.",
-            Cell::Function(|pod, _| or_none(first(pod, ".status.podIPs[0].ip").or(first(pod, ".status.podIP")))),
+            Cell::Function(|pod, _| or_none(pod.pointer("/status/podIPs/0/ip").or(pod.pointer("/status/podIP")))),
         ),
-        wide("Node", "Where the Pod runs.", Cell::Function(|pod, _| or_none(first(pod, ".spec.nodeName")))),
+        wide("Node", "Where the Pod runs.", Cell::Function(|pod, _| or_none(pod.pointer("/spec/nodeName")))),
         wide(
             "Nominated Node",
             "Where the Pod may run when others have left.",
-            Cell::Function(|pod, _| or_none(first(pod, ".status.nominatedNodeName"))),
+            Cell::Function(|pod, _| or_none(pod.pointer("/status/nominatedNodeName"))),
         ),
         wide(
             "Readiness Gates",

@@ -246,7 +246,7 @@ fn write(piece: &mut BytesMut, item: &Item, pieces: &Pieces, first: &mut bool) {
     }
     match &pieces.row {
         None => item.stored.write(item.revision, piece),
-        Some(row) => piece.put_slice(row.of(item.value()).to_string().as_bytes()),
+        Some(row) => row.write(item, piece),
     }
 }
 

@@ -26,7 +26,6 @@ pub fn check(meta: &Value, old: Option<&Value>, kind: &Kind) -> Vec<Invalid> {
     check_annotations(&meta["annotations"], &mut wrong);
     check_owners(&meta["ownerReferences"], &mut wrong);
     check_finalizers(&meta["finalizers"], kind, &mut wrong);
-    check_managed(&meta["managedFields"], &mut wrong);
     if let Some(old) = old {
         check_changes(meta, old, &mut wrong);
     }
@@ -152,7 +151,9 @@ fn check_finalizers(finalizers: &Value, kind: &Kind, wrong: &mut Vec<Invalid>) {
     }
 }
 
-fn check_managed(entries: &Value, wrong: &mut Vec<Invalid>) {
+/// Everything wrong with `managedFields` that a client sent.
+pub fn check_managers(entries: &Value) -> Vec<Invalid> {
+    let mut wrong = Vec::new();
     for (index, entry) in entries.as_array().into_iter().flatten().enumerate() {
         let at = |part: &str| format!("metadata.managedFields[{index}].{part}");
         // `[{}]` is how clients ask for the managers to be forgotten.
@@ -172,6 +173,7 @@ fn check_managed(entries: &Value, wrong: &mut Vec<Invalid>) {
             wrong.push(Invalid { field: at("manager"), problem: Problem::TooLong(128) });
         }
     }
+    wrong
 }
 
 fn check_changes(meta: &Value, old: &Value, wrong: &mut Vec<Invalid>) {

@@ -14,7 +14,7 @@ use crate::{
     admission::{Admit, Operation, Review},
     kinds::{Kind, Kinds},
     meta,
-    patch::{self, Writer},
+    patch::{self, Managers, Writer},
     status::{About, Result, Status},
     window::{Item, Stored, Window, Windows},
 };
@@ -200,14 +200,17 @@ impl Registry {
         options: &Options,
     ) -> Result<Written> {
         let name = text(&object["metadata"]["name"]).to_owned();
+        let sent = take_managers(&mut object);
         (kind.hooks.fill)(&mut object);
         (kind.hooks.prepare)(&mut object, None);
         self.admit(Review::create(kind, namespace, &mut object, options)).await?;
         meta::leave_out_empty(&mut object["metadata"]);
-        self.check(kind, &object, None)?;
-        if !options.tracked {
-            self.track(kind, Part::Main, None, &mut object, options);
-        }
+        self.check(kind, &object, None, &sent)?;
+        let managers = match options.tracked {
+            true => sent,
+            false => self.track(kind, Part::Main, None, &object, Managers::default(), options),
+        };
+        put_managers(&mut object, managers);
         if options.dry_run {
             if let Ok(existing) = self.get(kind, namespace, &name) {
                 return Err(Status::already_exists(about(kind, &name), existing.is_terminating()));
@@ -285,14 +288,13 @@ impl Registry {
             let item = self.get(kind, namespace, name)?;
             let old = item.value();
             let wanted = change(&old)?;
-            let Some(new) = self.prepare_changed(kind, namespace, part, &old, wanted, options).await? else {
+            let Some(new) = self.prepare_changed(kind, namespace, part, old, wanted, options).await? else {
                 let outcome = Outcome::Stored(item.stored.clone(), item.revision);
                 return Ok(Written { outcome, created: false });
             };
             if options.dry_run {
                 return Ok(Written { outcome: Outcome::Shown(new), created: false });
             }
-            drop(old);
             let expected = Revision(item.revision);
             let outcome = if self.is_done(kind, &new) {
                 self.remove(&key, expected).await.map(|()| Outcome::Shown(new))
@@ -313,41 +315,53 @@ impl Registry {
         kind: &Arc<Kind>,
         namespace: &str,
         part: Part,
-        old: &Value,
+        mut old: Value,
         wanted: Wanted,
         options: &Options,
     ) -> Result<Option<Value>> {
         let Wanted { mut object, tracked } = wanted;
-        self.hold_preconditions(kind, old, &object)?;
-        keep(kind, part, old, &mut object)?;
+        self.hold_preconditions(kind, &old, &object)?;
+        let managers = Managers { live: take_managers(&mut old), sent: take_managers(&mut object) };
+        keep(kind, part, &old, &mut object)?;
         if part == Part::Main {
             (kind.hooks.fill)(&mut object);
-            (kind.hooks.prepare)(&mut object, Some(old));
+            (kind.hooks.prepare)(&mut object, Some(&old));
         }
-        self.admit(Review::update(kind, namespace, part, old, &mut object, options)).await?;
+        self.admit(Review::update(kind, namespace, part, &old, &mut object, options)).await?;
         meta::leave_out_empty(&mut object["metadata"]);
         if matches!(part, Part::Main | Part::Status | Part::Scale) {
-            self.check(kind, &object, Some(old))?;
+            self.check(kind, &object, Some(&old), &managers.sent)?;
         }
-        bump_generation(kind, old, &mut object);
-        if !tracked {
-            self.track(kind, part, Some(old), &mut object, options);
-        }
-        Ok((object != *old).then_some(object))
+        bump_generation(kind, &old, &mut object);
+        let live = managers.live.clone();
+        let managers = match tracked {
+            true => managers.sent,
+            false => self.track(kind, part, Some(&old), &object, managers, options),
+        };
+        let changed = object != old || managers != live;
+        put_managers(&mut object, managers);
+        Ok(changed.then_some(object))
     }
 
-    fn track(&self, kind: &Kind, part: Part, old: Option<&Value>, object: &mut Value, options: &Options) {
+    fn track(
+        &self,
+        kind: &Kind,
+        part: Part,
+        old: Option<&Value>,
+        object: &Value,
+        managers: Managers,
+        options: &Options,
+    ) -> Option<Value> {
         let (api_version, now) = (kind.api_version(), self.now());
         let writer =
             Writer { manager: &options.manager, api_version: &api_version, subresource: part.subresource(), now: &now };
         let Some(conversion) = kind.conversion else {
-            return patch::track_update(old, object, writer, kind.schema());
+            return patch::record(old, object, managers, writer, kind.schema());
         };
         // Managers own fields under the names that they wrote them with.
         let old = old.map(|old| (conversion.serve)(old.clone()));
-        let mut served = (conversion.serve)(object.clone());
-        patch::track_update(old.as_ref(), &mut served, writer, kind.schema());
-        copy(&served["metadata"], &mut object["metadata"], "managedFields");
+        let served = (conversion.serve)(object.clone());
+        patch::record(old.as_ref(), &served, managers, writer, kind.schema())
     }
 
     fn hold_preconditions(&self, kind: &Kind, old: &Value, new: &Value) -> Result<()> {
@@ -371,11 +385,12 @@ impl Registry {
         }
     }
 
-    fn check(&self, kind: &Kind, object: &Value, old: Option<&Value>) -> Result<()> {
+    fn check(&self, kind: &Kind, object: &Value, old: Option<&Value>, sent: &Option<Value>) -> Result<()> {
         if !patch::nests_within(object, patch::MOST_LEVELS) {
             return Err(Status::bad_request(format!("the object is nested deeper than {} levels", patch::MOST_LEVELS)));
         }
         let mut wrong = meta::check(&object["metadata"], old.map(|o| &o["metadata"]), kind);
+        wrong.extend(sent.as_ref().map(meta::check_managers).unwrap_or_default());
         wrong.extend((kind.hooks.check)(object, old));
         if wrong.is_empty() {
             return Ok(());
@@ -611,10 +626,18 @@ fn keep(kind: &Kind, part: Part, old: &Value, object: &mut Value) -> Result<()> 
         copy(&old["metadata"], meta, field);
     }
     remove(meta, "selfLink");
-    if meta.get("managedFields").is_none() {
-        copy(&old["metadata"], meta, "managedFields");
-    }
     Ok(())
+}
+
+/// Takes out who wrote which field: no hook looks at it, and it may be larger than all the rest.
+fn take_managers(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
+}
+
+fn put_managers(object: &mut Value, managers: Option<Value>) {
+    if let (Some(managers), Some(meta)) = (managers, object["metadata"].as_object_mut()) {
+        meta.insert("managedFields".to_owned(), managers);
+    }
 }
 
 fn copy(from: &Value, to: &mut Value, field: &str) {

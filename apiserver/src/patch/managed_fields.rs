@@ -1,6 +1,6 @@
 //! Who owns which field: `metadata.managedFields`, as sets of paths.
 //!
-//! A [`FieldSet`] is the parsed form of `fieldsV1`. [`track_update`] keeps the record on every write that is not an
+//! A [`FieldSet`] is the parsed form of `fieldsV1`. [`record`] keeps the record on every write that is not an
 //! apply; [`super::apply`](mod@super::apply) does so itself.
 
 use std::{
@@ -78,6 +78,20 @@ struct Node {
     below: FieldSet,
 }
 
+impl Node {
+    fn is_empty(&self) -> bool {
+        !self.owned && self.below.is_empty()
+    }
+
+    fn print(&self) -> Value {
+        let mut below = self.below.print();
+        if self.owned && !self.below.is_empty() {
+            below["."] = json!({});
+        }
+        below
+    }
+}
+
 impl FieldSet {
     /// Reads `fieldsV1`. `None` if it is not one.
     pub fn parse(fields: &Value) -> Option<Self> {
@@ -91,15 +105,7 @@ impl FieldSet {
 
     /// Writes `fieldsV1`.
     pub fn print(&self) -> Value {
-        let mut fields = Map::new();
-        for (step, node) in &self.0 {
-            let mut below = node.below.print();
-            if node.owned && !node.below.is_empty() {
-                below["."] = json!({});
-            }
-            fields.insert(step.print(), below);
-        }
-        Value::Object(fields)
+        Value::Object(self.0.iter().map(|(step, node)| (step.print(), node.print())).collect())
     }
 
     /// There is no field in it.
@@ -262,6 +268,17 @@ pub(super) fn parts<'v, 's>(value: &'v Value, schema: Option<&'s Schema>) -> Opt
     }
 }
 
+/// The same, but for fields that `other` has too and just so.
+fn unlike<'v, 's>(value: &'v Value, other: Option<&Value>, schema: Option<&'s Schema>) -> Option<Vec<Part<'v, 's>>> {
+    match (value, other) {
+        (Value::Object(fields), Some(Value::Object(other))) if !schema.is_some_and(|s| s.atomic) => {
+            let unlike = fields.iter().filter(|(name, value)| !value.is_null() && other.get(*name) != Some(value));
+            Some(unlike.map(|(name, value)| field(name, value, schema)).collect())
+        }
+        _ => parts(value, schema),
+    }
+}
+
 fn field<'v, 's>(name: &str, value: &'v Value, schema: Option<&'s Schema>) -> Part<'v, 's> {
     let named = matches!(schema.map(|s| &s.shape), Some(Shape::Object(o)) if o.properties.contains_key(name));
     let schema = schema.and_then(|s| s.field(name)).map(AsRef::as_ref);
@@ -304,61 +321,52 @@ pub(super) struct Difference {
 
 impl Difference {
     pub fn between(old: &Value, new: &Value, schema: &Schema) -> Self {
-        let mut difference = Self::default();
-        difference.compare(Some(old), Some(new), Some(schema), &mut Vec::new());
-        difference
+        let (changed, removed) = compare(Some(old), Some(new), Some(schema));
+        Self { changed: changed.below, removed: removed.below }
     }
 
     pub fn is_empty(&self) -> bool {
         self.changed.is_empty() && self.removed.is_empty()
     }
 
-    fn compare(&mut self, old: Option<&Value>, new: Option<&Value>, schema: Option<&Schema>, path: &mut Vec<Step>) {
-        if old == new {
-            return;
-        }
-        let (before, after) = (old.map(|v| parts(v, schema)), new.map(|v| parts(v, schema)));
-        match (old, new) {
-            (None, _) => self.changed.insert(path),
-            (_, None) => self.removed.insert(path),
-            _ => {}
-        }
-        match (before, after) {
-            // One of them is a leaf: there is nothing below that both could share.
-            (Some(None), Some(None)) => self.changed.insert(path),
-            (Some(None), Some(Some(parts))) => {
-                self.changed.insert(path);
-                self.each(Vec::new(), parts, path);
-            }
-            (Some(Some(parts)), Some(None)) => {
-                self.changed.insert(path);
-                self.each(parts, Vec::new(), path);
-            }
-            (before, after) => {
-                self.each(before.flatten().unwrap_or_default(), after.flatten().unwrap_or_default(), path);
-            }
-        }
-    }
-
-    fn each(&mut self, before: Vec<Part<'_, '_>>, after: Vec<Part<'_, '_>>, path: &mut Vec<Step>) {
-        let mut pairs = BTreeMap::new();
-        for part in before {
-            pairs.insert(part.step, (Some(part.value), None, part.schema));
-        }
-        for part in after {
-            pairs.entry(part.step).or_insert((None, None, part.schema)).1 = Some(part.value);
-        }
-        for (step, (old, new, schema)) in pairs {
-            path.push(step);
-            self.compare(old, new, schema, path);
-            path.pop();
-        }
-    }
-
     pub fn strip(&mut self) {
         strip(&mut self.changed);
         strip(&mut self.removed);
     }
+}
+
+/// What is changed and what is removed, here and below.
+fn compare(old: Option<&Value>, new: Option<&Value>, schema: Option<&Schema>) -> (Node, Node) {
+    let (mut changed, mut removed) = (Node::default(), Node::default());
+    if old == new {
+        return (changed, removed);
+    }
+    let (before, after) = (old.map(|v| unlike(v, new, schema)), new.map(|v| unlike(v, old, schema)));
+    // If one of them is a leaf, there is nothing below that both could share.
+    changed.owned = old.is_none() || matches!((&before, &after), (Some(None), Some(_)) | (Some(_), Some(None)));
+    removed.owned = new.is_none();
+    for (step, (old, new, schema)) in pairs(before.flatten(), after.flatten()) {
+        let (added, gone) = compare(old, new, schema);
+        if !gone.is_empty() {
+            removed.below.0.insert(step.clone(), gone);
+        }
+        if !added.is_empty() {
+            changed.below.0.insert(step, added);
+        }
+    }
+    (changed, removed)
+}
+
+type Pair<'v, 's> = (Option<&'v Value>, Option<&'v Value>, Option<&'s Schema>);
+
+/// The parts that are on either side, by their steps.
+fn pairs<'v, 's>(before: Option<Vec<Part<'v, 's>>>, after: Option<Vec<Part<'v, 's>>>) -> BTreeMap<Step, Pair<'v, 's>> {
+    let before = before.into_iter().flatten().map(|part| (part.step, (Some(part.value), None, part.schema)));
+    let mut pairs: BTreeMap<Step, Pair<'v, 's>> = before.collect();
+    for part in after.into_iter().flatten() {
+        pairs.entry(part.step).or_insert((None, None, part.schema)).1 = Some(part.value);
+    }
+    pairs
 }
 
 /// Takes out what nobody owns: what the server says, and what makes the object itself.
@@ -413,6 +421,15 @@ impl Entry {
     }
 
     fn parse(entry: &Value) -> Option<Self> {
+        let fields = match &entry["fieldsV1"] {
+            Value::Null => FieldSet::default(),
+            fields => FieldSet::parse(fields)?,
+        };
+        Some(Self { fields, ..Self::parse_head(entry)? })
+    }
+
+    /// Everything but the fields.
+    fn parse_head(entry: &Value) -> Option<Self> {
         let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
         Some(Self {
             applied: match entry["operation"].as_str()? {
@@ -424,11 +441,7 @@ impl Entry {
             api_version: text("apiVersion"),
             subresource: text("subresource"),
             time: entry["time"].as_str().map(str::to_owned),
-            fields: if entry["fieldsV1"].is_null() {
-                FieldSet::default()
-            } else {
-                FieldSet::parse(&entry["fieldsV1"])?
-            },
+            fields: FieldSet::default(),
         })
     }
 
@@ -458,11 +471,26 @@ impl Entry {
 /// The entries of an object; `None` where one of them makes no sense.
 pub(super) fn entries(object: Option<&Value>) -> Option<Vec<Entry>> {
     let list = object.map(|o| &o["metadata"]["managedFields"]);
-    list.and_then(Value::as_array).into_iter().flatten().map(Entry::parse).collect()
+    parsed(list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default())
 }
 
-/// Writes the entries into the object, sorted as Kubernetes sorts them; without entries, tracking is off.
-pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
+fn parsed(entries: &[Value]) -> Option<Vec<Entry>> {
+    entries.iter().map(Entry::parse).collect()
+}
+
+/// Writes the entries into the object; without entries, tracking is off.
+pub(super) fn write(object: &mut Value, entries: Vec<Entry>) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    match printed(entries) {
+        Some(entries) => metadata.insert("managedFields".to_owned(), entries),
+        None => metadata.remove("managedFields"),
+    };
+}
+
+/// The entries, sorted as Kubernetes sorts them; nothing if there are none.
+fn printed(mut entries: Vec<Entry>) -> Option<Value> {
     entries.retain(|entry| !entry.fields.is_empty());
     // Operation, time, manager, version, subresource. RFC 3339 in UTC sorts as text.
     entries.sort_by(|a, b| {
@@ -470,46 +498,145 @@ pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
             |e: &Entry| (!e.applied, e.time.clone(), e.manager.clone(), e.api_version.clone(), e.subresource.clone());
         key(a).cmp(&key(b))
     });
-    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
-        return;
-    };
-    if entries.is_empty() {
-        metadata.remove("managedFields");
-    } else {
-        metadata.insert("managedFields".to_owned(), entries.iter().map(Entry::print).collect());
-    }
+    (!entries.is_empty()).then(|| entries.iter().map(Entry::print).collect())
 }
 
-/// Records that `writer` made `new` out of `old` by anything but an apply.
+/// `managedFields` as they are, and as a client sent them.
+#[derive(Debug, Default)]
+pub struct Managers {
+    /// Those of the stored object.
+    pub live: Option<Value>,
+    /// Those in the body; none, if the client left them out.
+    pub sent: Option<Value>,
+}
+
+/// The record after `writer` made `new` out of `old` by anything but an apply. Neither object has its own.
 ///
 /// What they changed is theirs from now on; what is gone is nobody's. Nothing changes in the record, times included, when
 /// nothing changed in the object. Tracking begins with the creation (`old` is `None`), and is off for an object without
 /// entries. A client may send entries of its own, or `[]` or `[{}]` to forget them all.
-pub fn track_update(old: Option<&Value>, new: &mut Value, writer: Writer<'_>, schema: &Schema) {
-    let before = entries_before(old, new, writer.subresource);
-    if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
+pub fn record(
+    old: Option<&Value>,
+    new: &Value,
+    managers: Managers,
+    writer: Writer<'_>,
+    schema: &Schema,
+) -> Option<Value> {
+    let theirs = managers.sent.filter(|sent| writer.subresource.is_empty() && Some(sent) != managers.live.as_ref());
+    let entries = match theirs.as_ref().and_then(Value::as_array).map(Vec::as_slice) {
+        Some([]) => Vec::new(),
+        Some([Value::Object(one)]) if one.is_empty() => Vec::new(),
+        Some(sent) => parsed(sent).unwrap_or_else(|| live_entries(managers.live.as_ref())),
+        None => match managers.live {
+            // The usual: what we wrote ourselves is changed in its place.
+            Some(Value::Array(live)) if !live.is_empty() => return amended(old, new, live, writer, schema),
+            _ => Vec::new(),
+        },
+    };
+    if entries.is_empty() && old.is_some() {
+        return None;
     }
-    if before.is_empty() && old.is_some() {
-        return;
-    }
-    let mut difference = Difference::between(old.unwrap_or(&Value::Object(Map::new())), new, schema);
-    difference.strip();
-    let entries = take(before, &difference, writer);
-    write(new, capped(entries));
+    let difference = tracked_difference(old, new, schema);
+    printed(capped(take(entries, &difference, writer)))
 }
 
-fn entries_before(old: Option<&Value>, new: &Value, subresource: &str) -> Vec<Entry> {
-    let live = || entries(old).unwrap_or_default();
-    if !subresource.is_empty() {
-        return live();
+fn live_entries(live: Option<&Value>) -> Vec<Entry> {
+    live.and_then(Value::as_array).and_then(|live| parsed(live)).unwrap_or_default()
+}
+
+fn tracked_difference(old: Option<&Value>, new: &Value, schema: &Schema) -> Difference {
+    let mut difference = Difference::between(old.unwrap_or(&Value::Object(Map::new())), new, schema);
+    difference.strip();
+    difference
+}
+
+/// Moves what changed into the writer's `Update` entry, without reading all that did not.
+fn amended(
+    old: Option<&Value>,
+    new: &Value,
+    mut live: Vec<Value>,
+    writer: Writer<'_>,
+    schema: &Schema,
+) -> Option<Value> {
+    let difference = tracked_difference(old, new, schema);
+    if difference.is_empty() {
+        return Some(live.into());
     }
-    match new["metadata"]["managedFields"].as_array().map(Vec::as_slice) {
-        Some([]) => return Vec::new(),
-        Some([Value::Object(one)]) if one.is_empty() => return Vec::new(),
-        _ => {}
+    let is_writers = |entry: &Value| Entry::parse_head(entry).is_some_and(|entry| entry.is(writer, false));
+    let mut own = None;
+    for (index, entry) in live.iter_mut().enumerate() {
+        if is_writers(entry) {
+            own = Some(index);
+        } else if let Some(fields) = entry["fieldsV1"].as_object_mut() {
+            subtract(fields, &difference.changed);
+        }
+        if let Some(fields) = entry["fieldsV1"].as_object_mut() {
+            subtract(fields, &difference.removed);
+        }
     }
-    entries(Some(new)).filter(|sent| !sent.is_empty()).unwrap_or_else(live)
+    if !difference.changed.is_empty() {
+        let own = own.unwrap_or_else(|| {
+            live.push(Entry::new(writer, false).print());
+            live.len() - 1
+        });
+        if let Some(fields) = live[own]["fieldsV1"].as_object_mut() {
+            extend(fields, &difference.changed);
+        }
+        live[own]["time"] = writer.now.into();
+    }
+    live.retain(|entry| entry["fieldsV1"].as_object().is_some_and(|fields| !fields.is_empty()));
+    if live.iter().filter(|entry| entry["operation"] == "Update").count() > MOST_UPDATE_ENTRIES {
+        return printed(capped(parsed(&live).unwrap_or_default()));
+    }
+    let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    live.sort_by_cached_key(|entry| {
+        let words = ["time", "manager", "apiVersion", "subresource"].map(|name| text(entry, name));
+        (entry["operation"] != "Apply", words)
+    });
+    (!live.is_empty()).then(|| live.into())
+}
+
+/// [`FieldSet::subtract`], of printed fields.
+fn subtract(fields: &mut Map<String, Value>, set: &FieldSet) {
+    for (step, node) in &set.0 {
+        let name = step.print();
+        let Some(mine) = fields.get_mut(&name).and_then(Value::as_object_mut) else { continue };
+        let owned = is_owned(mine) && !node.owned;
+        subtract(mine, &node.below);
+        own(mine, owned);
+        if mine.is_empty() && !owned {
+            fields.remove(&name);
+        }
+    }
+}
+
+/// [`FieldSet::extend`], of printed fields.
+fn extend(fields: &mut Map<String, Value>, set: &FieldSet) {
+    for (step, node) in &set.0 {
+        match fields.entry(step.print()) {
+            serde_json::map::Entry::Vacant(place) => {
+                place.insert(node.print());
+            }
+            serde_json::map::Entry::Occupied(mut place) => {
+                let Some(mine) = place.get_mut().as_object_mut() else { continue };
+                let owned = is_owned(mine) || node.owned;
+                extend(mine, &node.below);
+                own(mine, owned);
+            }
+        }
+    }
+}
+
+fn is_owned(field: &Map<String, Value>) -> bool {
+    field.is_empty() || field.contains_key(".")
+}
+
+/// Notes whether the field is owned itself: a dot, unless there is nothing below it.
+fn own(field: &mut Map<String, Value>, owned: bool) {
+    field.remove(".");
+    if owned && !field.is_empty() {
+        field.insert(".".to_owned(), json!({}));
+    }
 }
 
 /// Moves the changed fields from whoever had them into the writer's `Update` entry.
@@ -539,22 +666,25 @@ fn capped(mut entries: Vec<Entry>) -> Vec<Entry> {
     entries.retain(|entry| !entry.fields.is_empty());
     let (mut updates, applies): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| !entry.applied);
     updates.sort_by(|a, b| (&a.time, &a.manager).cmp(&(&b.time, &b.manager)));
-    let mut index = 0;
+    let mut surplus = updates.len().saturating_sub(MOST_UPDATE_ENTRIES);
+    let mut kept: Vec<Entry> = Vec::new();
     let mut ancient: BTreeMap<String, usize> = BTreeMap::new();
-    while updates.len() > MOST_UPDATE_ENTRIES && index < updates.len() {
-        let version = updates[index].api_version.clone();
-        if let Some(first) = ancient.get(&version).copied() {
-            let gone = updates.remove(index);
-            let bucket = &mut updates[first];
-            "ancient-changes".clone_into(&mut bucket.manager);
-            bucket.subresource.clear();
-            bucket.fields.extend(&gone.fields);
-            bucket.time = gone.time;
-        } else {
-            ancient.insert(version, index);
-            index += 1;
+    for update in updates {
+        match ancient.get(&update.api_version) {
+            Some(first) if surplus > 0 => {
+                let bucket = &mut kept[*first];
+                "ancient-changes".clone_into(&mut bucket.manager);
+                bucket.subresource.clear();
+                bucket.fields.extend(&update.fields);
+                bucket.time = update.time;
+                surplus -= 1;
+            }
+            _ => {
+                ancient.entry(update.api_version.clone()).or_insert(kept.len());
+                kept.push(update);
+            }
         }
     }
-    updates.extend(applies);
-    updates
+    kept.extend(applies);
+    kept
 }

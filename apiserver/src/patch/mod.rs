@@ -11,7 +11,7 @@ mod strategic;
 
 pub use apply::apply;
 pub use json::json;
-pub use managed_fields::{Writer, track_update};
+pub use managed_fields::{Managers, Writer, record};
 pub use merge::merge;
 pub use strategic::strategic;
 

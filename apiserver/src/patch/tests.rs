@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    Writer, apply,
+    Managers, Writer, apply,
     managed_fields::{FieldSet, Step},
-    track_update,
+    record,
 };
 use crate::{schema::Schema, status};
 
@@ -308,6 +308,16 @@ fn object(spec: Value) -> Value {
 
 fn applied(live: Option<&Value>, spec: Value, manager: &str) -> status::Result<Value> {
     apply(live, &object(spec), false, writer(manager), &[], &schema())
+}
+
+/// Updates the record in `new` as the write path does.
+fn track_update(old: Option<&Value>, new: &mut Value, writer: Writer<'_>, schema: &Schema) {
+    let take = |object: &mut Value| object["metadata"].as_object_mut().and_then(|meta| meta.remove("managedFields"));
+    let mut old = old.cloned();
+    let managers = Managers { live: old.as_mut().and_then(take), sent: take(new) };
+    if let Some(managers) = record(old.as_ref(), new, managers, writer, schema) {
+        new["metadata"]["managedFields"] = managers;
+    }
 }
 
 fn created(spec: Value, manager: &str) -> Value {

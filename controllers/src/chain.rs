@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::context::{Context, News};
 use crate::error::{Error, Result};
 use crate::report::{self, difference, plain};
-use crate::{is_paused, namespace};
+use crate::{is_paused, may_adopt, namespace};
 
 /// The key of the keystore in its ConfigMap.
 const KEYSTORE: &str = "keystore.json";
@@ -48,12 +48,14 @@ enum Step<K> {
     Create(Box<K>),
     /// It is ours, and not quite as it should be.
     Change(Value),
+    /// It was ours, as its label says, and lost its owner.
+    Adopt(Value),
     /// Somebody else has its name.
     Taken(String),
 }
 
-/// What came of one child: an error is told and tried again.
-type Outcome<K> = Result<Option<K>, String>;
+/// What came of one child: an error is told in a condition, and the pass is tried again.
+type Outcome<K> = Result<Option<K>>;
 
 /// One pass over one Chain.
 pub(crate) async fn reconcile(chain: Arc<Chain>, context: Arc<Context>) -> Result<Action> {
@@ -66,13 +68,13 @@ pub(crate) async fn reconcile(chain: Arc<Chain>, context: Arc<Context>) -> Resul
     let seen = observe(&chain, &context).await?;
     let plan = plan(&chain, &seen);
     let chain = mark(&chain, plan.mark.as_ref(), &context).await?;
-    let keystore = act(&chain, "keystore ConfigMap", plan.keystore, seen.keystore, &context).await?;
-    let genesis = act(&chain, "genesis Miner", plan.genesis, seen.genesis, &context).await?;
-    let failed = keystore.is_err() || genesis.is_err();
+    let keystore = act(&chain, "create the keystore", plan.keystore, seen.keystore, &context).await?;
+    let genesis = act(&chain, "create the genesis Miner", plan.genesis, seen.genesis, &context).await?;
     let status = status(&chain, &keystore, &genesis, context.clock.now());
     report::status(&api(&chain, &context)?, &chain, &status).await?;
-    // Whatever holds a name is on its way out, or somebody has to act: neither is worth a hurry.
-    Ok(Action::requeue(if failed { std::time::Duration::from_secs(2) } else { context.settings.resync() }))
+    keystore?;
+    genesis?;
+    Ok(context.settings.next_look(None))
 }
 
 async fn observe(chain: &Chain, context: &Context) -> Result<Seen> {
@@ -94,32 +96,44 @@ fn plan(chain: &Chain, seen: &Seen) -> Plan {
     let keystore = match &seen.keystore {
         None => Step::Create(Box::new(keystore(chain))),
         // What is in it was generated once and stays.
-        Some(there) => claim(chain, there, || None),
+        Some(there) => claim(chain, there, json!({})),
     };
     let genesis = match &seen.genesis {
         None => Step::Create(Box::new(genesis(chain))),
-        Some(there) => claim(chain, there, || {
+        Some(there) => {
             let wanted = MinerSpec {
                 chain_name: chain.name_any(),
                 miner_type: chain.spec.miner_type.clone(),
                 ..there.spec.clone()
             };
-            difference(&plain(&there.spec), &plain(&wanted)).map(|spec| json!({"spec": spec}))
-        }),
+            let change = difference(&plain(&there.spec), &plain(&wanted)).map(|spec| json!({"spec": spec}));
+            claim(chain, there, change.unwrap_or_else(|| json!({})))
+        }
     };
     Plan { mark, keystore, genesis }
 }
 
-/// Ours stays, what lost its owner is adopted when its label says it was ours, and all else is somebody else's.
-fn claim<K: Resource<DynamicType = ()>>(chain: &Chain, child: &K, change: impl FnOnce() -> Option<Value>) -> Step<K> {
+/// Ours stays, what lost its owner is adopted when its label says it was ours, and all else is somebody else's. What is
+/// kept gets the `change`, and its labels back: we watch by them.
+fn claim<K: Resource<DynamicType = ()>>(chain: &Chain, child: &K, mut change: Value) -> Step<K> {
+    let wanted = labels(chain);
+    if let Some(labels) = report::missing(child.labels(), &wanted) {
+        change["metadata"]["labels"] = labels;
+    }
     match child.owner_references().iter().find(|owner| owner.controller == Some(true)) {
-        Some(owner) if Some(&owner.uid) == chain.metadata.uid.as_ref() => change().map_or(Step::Keep, Step::Change),
+        Some(owner) if Some(&owner.uid) == chain.metadata.uid.as_ref() => {
+            if change == json!({}) {
+                Step::Keep
+            } else {
+                Step::Change(change)
+            }
+        }
         Some(owner) => Step::Taken(format!("{} {} controls it", owner.kind, owner.name)),
-        None if child.labels().get(names::LABEL_CHAIN_NAME) == Some(&names::label_value(&chain.name_any())) => {
-            let mut patch = change().unwrap_or_else(|| json!({}));
+        None if child.labels().get(names::LABEL_CHAIN_NAME) == wanted.get(names::LABEL_CHAIN_NAME) => {
             let owners: Vec<OwnerReference> = child.owner_references().iter().cloned().chain(owner(chain)).collect();
-            patch["metadata"] = json!({"resourceVersion": child.resource_version(), "ownerReferences": owners});
-            Step::Change(patch)
+            change["metadata"]["ownerReferences"] = json!(owners);
+            change["metadata"]["resourceVersion"] = json!(child.resource_version());
+            Step::Adopt(change)
         }
         None => Step::Taken("it does not belong to this chain".to_owned()),
     }
@@ -150,10 +164,15 @@ fn child(chain: &Chain, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: chain.namespace(),
-        labels: Some(BTreeMap::from([(names::LABEL_CHAIN_NAME.to_owned(), names::label_value(&chain.name_any()))])),
+        labels: Some(labels(chain)),
         owner_references: owner(chain).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     }
+}
+
+fn labels(chain: &Chain) -> BTreeMap<String, String> {
+    let name = (names::LABEL_CHAIN_NAME.to_owned(), names::label_value(&chain.name_any()));
+    [name].into_iter().chain(crate::watch_label(chain)).collect()
 }
 
 fn owner(chain: &Chain) -> Option<OwnerReference> {
@@ -169,13 +188,13 @@ async fn mark(chain: &Chain, mark: Option<&Value>, context: &Context) -> Result<
     api(chain, context)?
         .patch(&chain.name_any(), &report::params(), &patch)
         .await
-        .map_err(Error::doing("mark the Chain"))
+        .map_err(Error::changing("mark the Chain"))
 }
 
-/// Takes one step for one child and tells of it. What the apiserver refuses becomes a condition, not an error.
+/// Takes one step for one child and tells of it. Why there is no child becomes a condition; all else just stops the pass.
 async fn act<K>(
     chain: &Chain,
-    noun: &'static str,
+    doing: &'static str,
     step: Step<K>,
     seen: Option<K>,
     context: &Context,
@@ -189,24 +208,29 @@ where
 {
     let children: Api<K> = Api::namespaced(context.apiserver.clone(), namespace(chain)?);
     let me = chain.object_ref(&());
+    let change = async |patch: Value| {
+        let name = seen.as_ref().map(ResourceExt::name_any).unwrap_or_default();
+        let changed = children.patch(&name, &report::params(), &Patch::Merge(patch)).await;
+        changed.map(|child| Ok(Some(child))).map_err(Error::changing("change a child of the Chain"))
+    };
     match step {
         Step::Keep => Ok(Ok(seen)),
-        Step::Taken(by) => Ok(Err(format!("the name of the {noun} is taken: {by}"))),
-        Step::Change(patch) => {
-            let name = seen.as_ref().map(ResourceExt::name_any).unwrap_or_default();
-            let changed = children.patch(&name, &report::params(), &Patch::Merge(patch)).await;
-            changed.map(|child| Ok(Some(child))).map_err(Error::doing("change a child of the Chain"))
+        Step::Taken(by) => Ok(Err(Error::Taken { doing, by })),
+        Step::Change(patch) => change(patch).await,
+        Step::Adopt(patch) => {
+            may_adopt(&api(chain, context)?, chain).await?;
+            change(patch).await
         }
-        Step::Create(child) => match children.create(&post(), &child).await {
+        Step::Create(child) => match children.create(&post(), &child).await.map_err(Error::doing(doing)) {
             Ok(child) => {
-                let news = News::normal("SuccessfulCreate", format!("created {noun} {}", child.name_any()));
-                context.tell(&me, &news.about(child.object_ref(&()))).await;
+                let note = format!("created {} {}", K::kind(&()), child.name_any());
+                context.tell(&me, &News::normal("SuccessfulCreate", note).about(child.object_ref(&()))).await;
                 Ok(Ok(Some(child)))
             }
+            Err(error) if error.is_stale() => Err(error),
             Err(error) => {
-                let why = format!("could not create {noun} {}: {error}", child.name_any());
-                context.tell(&me, &News::warning("FailedCreate", why.as_str())).await;
-                Ok(Err(why))
+                context.tell(&me, &News::warning("FailedCreate", error.story())).await;
+                Ok(Err(error))
             }
         },
     }
@@ -247,7 +271,7 @@ fn reference<K: ResourceExt>(child: &Outcome<K>) -> Option<LocalReference> {
 fn made<K>(type_: &str, reason: &str, child: &Outcome<K>) -> Condition {
     match child {
         Ok(_) => Condition::yes(type_),
-        Err(why) => Condition::no(type_, Severity::Error, reason, why.as_str()),
+        Err(why) => Condition::no(type_, Severity::Error, reason, why.story()),
     }
 }
 
@@ -350,9 +374,23 @@ mod tests {
         seen.keystore.as_mut().unwrap().metadata.owner_references = None;
         seen.keystore.as_mut().unwrap().metadata.labels = None;
         let plan = plan(&chain, &seen);
-        let Step::Change(patch) = plan.genesis else { panic!("it is adopted") };
+        let Step::Adopt(patch) = plan.genesis else { panic!("it is adopted") };
         assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], "chain-uid");
         assert!(matches!(plan.keystore, Step::Taken(_)));
+    }
+
+    #[test]
+    fn a_child_that_lost_its_label_gets_it_back_and_with_it_that_of_its_watchers() {
+        let mut chain = chain();
+        let mut seen = settled(&chain);
+        seen.keystore.as_mut().unwrap().metadata.labels = None;
+        let labels = json!({"apps.onex.io/chain-name": "genesis"});
+        assert_eq!(plan(&chain, &seen).keystore, Step::Change(json!({"metadata": {"labels": labels}})));
+        chain.labels_mut().insert(names::LABEL_WATCH_FILTER.to_owned(), "blue".to_owned());
+        let labels = json!({"apps.onex.io/watch-filter": "blue"});
+        assert_eq!(plan(&chain, &seen).genesis, Step::Change(json!({"metadata": {"labels": labels}})));
+        assert_eq!(keystore(&chain).labels()["apps.onex.io/watch-filter"], "blue");
+        assert_eq!(genesis(&chain).labels()["apps.onex.io/watch-filter"], "blue");
     }
 
     #[test]
@@ -391,8 +429,45 @@ mod tests {
     #[test]
     fn a_failure_is_a_condition_and_the_generation_is_not_observed() {
         let chain = chain();
-        let status = status(&chain, &Ok(None), &Err("no".to_owned()), now());
-        assert_eq!(conditions::get(&status.conditions, READY).unwrap().reason, "MinerCreationFailed");
+        let taken = Error::Taken { doing: "create the genesis Miner", by: "Chain old controls it".to_owned() };
+        let status = status(&chain, &Ok(None), &Err(taken), now());
+        let ready = conditions::get(&status.conditions, READY).unwrap();
+        assert_eq!(ready.reason, "MinerCreationFailed");
+        assert_eq!(
+            ready.message,
+            "could not create the genesis Miner, because its name is taken: Chain old controls it"
+        );
         assert_eq!(status.observed_generation, 0);
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_went_after_it_was_seen_adopts_nobody() {
+        let (client, _stop) = crate::tests::a_platform().await;
+        let miners = Api::<Miner>::namespaced(client.clone(), "kube-system");
+        let mut seen = chain();
+        seen.metadata.finalizers = Some(vec![names::FINALIZER_CHAIN.to_owned()]);
+        let mut orphan = genesis(&seen);
+        orphan.metadata.owner_references = None;
+        miners.create(&post(), &orphan).await.unwrap();
+        let clock = Arc::new(crate::context::SystemClock);
+        let context = Arc::new(Context::new(Default::default(), client, None, clock));
+        assert!(reconcile(Arc::new(seen), context).await.unwrap_err().is_stale());
+        assert_eq!(miners.get("genesis").await.unwrap().controller(), None);
+    }
+
+    /// Chains whose children could not be made were looked at every two seconds for ever, and told of it each time.
+    #[tokio::test]
+    async fn why_a_child_cannot_be_made_is_written_before_the_pass_fails_and_is_tried_again_later_each_time() {
+        let (client, _stop) = crate::tests::a_platform().await;
+        let chains = Api::<Chain>::namespaced(client.clone(), "kube-system");
+        let chain = chains.create(&post(), &Chain::new("genesis", ChainSpec::default())).await.unwrap();
+        let metadata = ObjectMeta { name: Some(keystore_name(&chain)), ..ObjectMeta::default() };
+        let strangers = ConfigMap { metadata, ..ConfigMap::default() };
+        Api::namespaced(client.clone(), "kube-system").create(&post(), &strangers).await.unwrap();
+        let clock = Arc::new(crate::context::SystemClock);
+        let context = Arc::new(Context::new(Default::default(), client, None, clock));
+        let error = reconcile(Arc::new(chain), context).await.unwrap_err();
+        let told = chains.get("genesis").await.unwrap().status.unwrap().conditions;
+        assert_eq!(conditions::get(&told, CONFIG_MAPS_CREATED).unwrap().message, error.story());
     }
 }

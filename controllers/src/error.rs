@@ -1,5 +1,7 @@
 //! What stops a pass of a controller. The pass is tried again, later each time.
 
+use std::time::Duration;
+
 /// Why a pass could not be finished.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -12,7 +14,21 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
-    /// Somebody else wrote the object first, or the name is taken; a fresh look will tell.
+    /// Whoever was asked did not answer for so long that it is not worth waiting any longer.
+    #[error("could not {doing} in time")]
+    Late {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The object cannot be made, because somebody else's has its name.
+    #[error("could not {doing}, because its name is taken: {by}")]
+    Taken {
+        /// What was being done.
+        doing: &'static str,
+        /// Whose it is.
+        by: String,
+    },
+    /// Somebody else wrote the object first, or made it, or it is gone; a fresh look will tell.
     #[error("could not {doing}, because what was seen has changed")]
     Stale {
         /// What was being done.
@@ -38,20 +54,45 @@ impl Error {
         }
     }
 
+    /// The same for a change of what was seen a moment ago: that it is gone is [`Error::Stale`], too.
+    pub fn changing(doing: &'static str) -> impl FnOnce(kube::Error) -> Self {
+        move |source| if is_gone(&source) { Self::Stale { doing } } else { Self::doing(doing)(source) }
+    }
+
+    /// Whether a fresh look will tell, so that nobody needs to hear of it.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Stale { .. })
+    }
+
     /// The whole story in one line: what was being done, and every cause.
     pub fn story(&self) -> String {
-        let mut story = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            // Of an answer of the apiserver only the sentence is for people.
-            match error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref) {
-                Some(kube::Error::Api(status)) => return format!("{story}: {}", status.message),
-                _ => story = format!("{story}: {error}"),
-            }
-            cause = error.source();
+        match self {
+            Self::Refused { source, .. } => format!("{self}: {}", words(source)),
+            other => other.to_string(),
         }
-        story
     }
+}
+
+/// An error of a client, as people should read it: of an answer of the apiserver only the sentence is for them.
+pub(crate) fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => chain_of(error),
+    }
+}
+
+/// An error and every cause of it in one line.
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The outcome of `work`, or [`Error::Late`] if there is none yet after `limit`.
+pub(crate) async fn in_time<T>(
+    limit: Duration,
+    doing: &'static str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(Error::Late { doing }))
 }
 
 /// Whether the apiserver said that the object is not there.
@@ -73,5 +114,19 @@ mod tests {
         let status = kube::core::Status::failure("the quota is used up", "Forbidden").with_code(403);
         let error = Error::doing("create the Pod")(kube::Error::Api(Box::new(status)));
         assert_eq!(error.story(), "could not create the Pod: the quota is used up");
+    }
+
+    #[test]
+    fn what_changed_since_it_was_seen_is_stale_and_so_is_what_went_before_it_was_changed() {
+        for (reason, doing, changing) in [
+            ("Conflict", true, true),
+            ("AlreadyExists", true, true),
+            ("NotFound", false, true),
+            ("Forbidden", false, false),
+        ] {
+            let answer = || kube::Error::Api(Box::new(kube::core::Status::failure("", reason)));
+            assert_eq!(Error::doing("")(answer()).is_stale(), doing, "{reason}");
+            assert_eq!(Error::changing("")(answer()).is_stale(), changing, "{reason}");
+        }
     }
 }

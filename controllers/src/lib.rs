@@ -21,8 +21,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt, watcher};
@@ -31,6 +32,8 @@ use onex_crds::{Chain, Miner, MinerSet, conditions, names};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+
+use error::{chain_of, in_time};
 
 pub use context::{COMPONENT, Clock, Context, SystemClock};
 pub use error::{Error, Result};
@@ -120,7 +123,9 @@ async fn work(name: Name, context: Arc<Context>, shutdown: CancellationToken) {
         Name::Chain => drive(chains(&context), chain::reconcile, context, shutdown).await,
         Name::MinerSet => drive(minersets(&context), minerset::reconcile, context, shutdown).await,
         Name::Miner => drive(miners(&context), miner::reconcile, context, shutdown).await,
-        Name::Namespace => namespace::run(context.apiserver.clone(), settings.namespace.clone(), shutdown).await,
+        Name::Namespace => {
+            namespace::run(context.apiserver.clone(), settings.namespace.clone(), context.clock.clone(), shutdown).await
+        }
         Name::Garbage => garbage::run(context.apiserver.clone(), settings.garbage.clone(), shutdown).await,
     }
 }
@@ -128,62 +133,83 @@ async fn work(name: Name, context: Arc<Context>, shutdown: CancellationToken) {
 /// A Chain is looked at when it, its genesis or its keystore changes.
 fn chains(context: &Context) -> Controller<Chain> {
     let labelled = || watcher::Config::default().labels(names::LABEL_CHAIN_NAME);
-    of_every::<Chain>(context)
-        .owns(Api::<Miner>::all(context.apiserver.clone()), labelled())
-        .owns(Api::<ConfigMap>::all(context.apiserver.clone()), labelled())
+    let miners = Api::<PartialObjectMeta<Miner>>::all(context.apiserver.clone());
+    let keystores = Api::<PartialObjectMeta<ConfigMap>>::all(context.apiserver.clone());
+    let controller = watching(of_every::<Chain>(context), miners, labelled(), owners);
+    watching(controller, keystores, labelled(), owners)
+}
+
+/// The objects of kind `K` that own `child`.
+fn owners<K: Resource<DynamicType = ()>>(child: impl Resource) -> Vec<ObjectRef<K>> {
+    let namespace = child.meta().namespace.as_deref();
+    child.owner_references().iter().filter_map(|owner| ObjectRef::from_owner_ref(namespace, owner, ())).collect()
 }
 
 /// A MinerSet is looked at when it or a Miner with its label changes, and when the Chain it waits for appears.
 fn minersets(context: &Context) -> Controller<MinerSet> {
     let controller = of_every::<MinerSet>(context);
     let sets = controller.store();
-    controller
-        .watches(Api::<Miner>::all(context.apiserver.clone()), watcher::Config::default(), |miner| {
-            // By owner and by label: an orphan has only its label, and a Miner that lost its label only its owner.
-            let namespace = miner.namespace().unwrap_or_default();
-            let owner =
-                miner.controller().filter(|owner| owner.kind == MinerSet::kind(&())).map(|owner| owner.name.clone());
-            let label = miner.labels().get(names::LABEL_MINERSET).cloned();
-            let label = label.filter(|label| Some(label) != owner.as_ref());
-            owner
-                .into_iter()
-                .chain(label)
-                .map(move |name| ObjectRef::<MinerSet>::new(&name).within(&namespace))
-                .collect::<Vec<_>>()
-        })
-        .watches(Api::<Chain>::all(context.apiserver.clone()), watcher::Config::default(), move |chain| {
-            let (name, going) = (chain.name_any(), chain.metadata.deletion_timestamp.is_some());
-            let concerned =
-                |set: &MinerSet| set.spec.template.spec.chain_name == name && (going || misses_its_chain(set));
-            sets.state_filter(concerned).iter().map(|set| ObjectRef::from_obj(&**set)).collect::<Vec<_>>()
-        })
+    let all = watcher::Config::default;
+    let controller = watching(controller, Api::all(context.apiserver.clone()), all(), |miner: Miner| {
+        // By owner and by label: an orphan has only its label, and a Miner that lost its label only its owner.
+        let namespace = miner.namespace().unwrap_or_default();
+        let owner =
+            miner.controller().filter(|owner| owner.kind == MinerSet::kind(&())).map(|owner| owner.name.clone());
+        let label = miner.labels().get(names::LABEL_MINERSET).cloned();
+        let label = label.filter(|label| Some(label) != owner.as_ref());
+        let set = |name: String| ObjectRef::new(&name).within(&namespace);
+        owner.into_iter().chain(label).map(set).collect()
+    });
+    watching(controller, Api::all(context.apiserver.clone()), all(), move |chain: Chain| {
+        let (name, going) = (chain.name_any(), chain.metadata.deletion_timestamp.is_some());
+        let concerned = |set: &MinerSet| set.spec.template.spec.chain_name == name && (going || misses_its_chain(set));
+        sets.state_filter(concerned).iter().map(|set| ObjectRef::from_obj(&**set)).collect()
+    })
 }
 
 /// A Miner is looked at when it, its Pod or its Service changes, and when the Chain it waits for appears.
 fn miners(context: &Context) -> Controller<Miner> {
     let controller = of_every::<Miner>(context);
     let miners = controller.store();
-    controller
-        // A Pod has the name and the namespace of its Miner.
-        .watches(
-            Api::<Pod>::all(context.provider.clone()),
-            watcher::Config::default().labels(names::LABEL_MINERSET_NAME),
-            |pod| Some(ObjectRef::<Miner>::new(&pod.name_any()).within(&pod.namespace().unwrap_or_default())),
-        )
-        .watches(
-            Api::<Service>::all(context.provider.clone()),
-            watcher::Config::default().labels(names::LABEL_CHAIN_NAME),
-            |service| {
-                Some(ObjectRef::<Miner>::new(&service.name_any()).within(&service.namespace().unwrap_or_default()))
-            },
-        )
-        .watches(Api::<Chain>::all(context.apiserver.clone()), watcher::Config::default(), move |chain| {
-            let name = chain.name_any();
-            let waits = |miner: &Miner| {
-                miner.spec.chain_name == name && miner.status.as_ref().is_none_or(|status| status.pod_ref.is_none())
-            };
-            miners.state_filter(waits).iter().map(|miner| ObjectRef::from_obj(&**miner)).collect::<Vec<_>>()
-        })
+    let labelled = |label| watcher::Config::default().labels(label);
+    let provider = || context.provider.clone();
+    let controller = watching(controller, Api::<Pod>::all(provider()), labelled(names::LABEL_MINERSET_NAME), namesake);
+    let controller = watching(controller, Api::<Service>::all(provider()), labelled(names::LABEL_CHAIN_NAME), namesake);
+    let all = watcher::Config::default();
+    watching(controller, Api::all(context.apiserver.clone()), all, move |chain: Chain| {
+        let name = chain.name_any();
+        let waits = |miner: &Miner| {
+            miner.spec.chain_name == name && miner.status.as_ref().is_none_or(|status| status.pod_ref.is_none())
+        };
+        miners.state_filter(waits).iter().map(|miner| ObjectRef::from_obj(&**miner)).collect()
+    })
+}
+
+/// Pods and genesis Services have the name and the namespace of their Miner.
+fn namesake(child: impl Resource) -> Vec<ObjectRef<Miner>> {
+    vec![ObjectRef::new(&child.name_any()).within(child.meta().namespace.as_deref().unwrap_or_default())]
+}
+
+/// Lets `controller` look at the objects that a `Child` concerns when it changes, and at all its objects whenever the
+/// children were listed anew: a list does not say which of them went while nobody watched.
+fn watching<K, Child>(
+    controller: Controller<K>,
+    children: Api<Child>,
+    which: watcher::Config,
+    concerned: impl Fn(Child) -> Vec<ObjectRef<K>> + Send + Sync + 'static,
+) -> Controller<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    Child: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    // Room for one: all objects are looked at after it, so that a second one would say nothing new.
+    let (mut listed, lists) = futures::channel::mpsc::channel(0);
+    let changes = watcher(children, which).inspect_ok(move |change| {
+        if matches!(change, watcher::Event::InitDone) {
+            let _ = listed.try_send(());
+        }
+    });
+    controller.watches_stream(changes.touched_objects(), concerned).reconcile_all_on(lists)
 }
 
 /// A controller of every object of a kind, each kept without what no pass looks at.
@@ -213,6 +239,10 @@ fn watched(context: &Context) -> watcher::Config {
     }
 }
 
+/// How long a pass may take. The largest makes a batch of Miners in seconds; what takes longer waits for somebody who does
+/// not answer, and would keep a worker from everybody else.
+const LONGEST_PASS: Duration = Duration::from_secs(60);
+
 /// Lets one controller work. A pass that fails is tried again later; a pass that panics is a bug that stops nothing else.
 async fn drive<K, Pass>(
     controller: Controller<K>,
@@ -226,12 +256,9 @@ async fn drive<K, Pass>(
     let guarded = move |object: Arc<K>, context: Arc<Context>| {
         async move {
             let name = full_name(&*object);
-            let pass =
-                AssertUnwindSafe(
-                    async move { reconcile(object, context.clone()).await.map(|action| (action, context)) },
-                );
-            let (action, context) =
-                pass.catch_unwind().await.unwrap_or_else(|panic| Err(Error::Panicked(said(panic.as_ref()))))?;
+            let pass = in_time(LONGEST_PASS, "finish the pass", reconcile(object, context.clone()));
+            let passed = AssertUnwindSafe(pass).catch_unwind().await;
+            let action = passed.unwrap_or_else(|panic| Err(Error::Panicked(said(panic.as_ref()))))?;
             context.succeeded(&name);
             Ok(action)
         }
@@ -258,7 +285,7 @@ async fn drive<K, Pass>(
 fn retry<K: Resource<DynamicType = ()>>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
     let name = full_name(&*object);
     match error {
-        Error::Stale { .. } => tracing::debug!(object = name, error = error.story(), "will look again"),
+        stale if stale.is_stale() => tracing::debug!(object = name, error = error.story(), "will look again"),
         _ => tracing::warn!(object = name, error = error.story(), "a pass failed"),
     }
     Action::requeue(context.failed(&name))
@@ -274,13 +301,26 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-fn chain_of(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// Whether somebody asked controllers to leave the object alone.
 fn is_paused<K: Resource>(object: &K) -> bool {
     object.annotations().contains_key(names::ANNOTATION_PAUSED)
+}
+
+/// Refuses to adopt children for an object that is going or gone, which a view of a moment ago does not tell.
+async fn may_adopt<K>(api: &Api<K>, owner: &K) -> Result<()>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let doing = "adopt what nobody owns";
+    let live = api.get_opt(&owner.name_any()).await.map_err(Error::doing(doing))?;
+    let stays = live.is_some_and(|live| live.uid() == owner.uid() && live.meta().deletion_timestamp.is_none());
+    if stays { Ok(()) } else { Err(Error::Stale { doing }) }
+}
+
+/// The label by which controllers that see `owner` through their filter also see what it owns.
+fn watch_label<K: Resource>(owner: &K) -> Option<(String, String)> {
+    let label = owner.labels().get_key_value(names::LABEL_WATCH_FILTER);
+    label.map(|(key, value)| (key.clone(), value.clone()))
 }
 
 fn namespace<K: Resource>(object: &K) -> Result<&str> {
@@ -288,13 +328,15 @@ fn namespace<K: Resource>(object: &K) -> Result<&str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use kube::api::PostParams;
     use onex_apiserver::{Apiserver, Handles};
     use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    async fn a_platform() -> (Client, tokio_util::sync::DropGuard) {
+    /// An apiserver in memory, for as long as the guard is kept.
+    pub(crate) async fn a_platform() -> (Client, tokio_util::sync::DropGuard) {
         let storage = onex_storage::open(&"memory:".parse().unwrap(), &Default::default()).await.unwrap();
         let server = Arc::new(Apiserver::new(Default::default(), Handles { storage, kubelet: None }).await.unwrap());
         let client = onex_client::over_router(server.router_as("admin", &["system:masters"]), "default");
@@ -324,6 +366,29 @@ mod tests {
         passes.next().await.unwrap().unwrap();
         let chain = kept.get(&ObjectRef::from_obj(&made)).unwrap();
         assert_eq!((chain.managed_fields(), chain.spec.miner_type.as_str()), (&[][..], "S1.SMALL2"));
+    }
+
+    /// A cluster of Pods that took requests and never answered occupied all workers, and no Miner was looked at any more.
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_that_nobody_answers_gives_its_worker_back() {
+        static PASSES: AtomicUsize = AtomicUsize::new(0);
+        let (client, _stop) = a_platform().await;
+        let chain = Chain::new("genesis", Default::default());
+        let chains = Api::<Chain>::namespaced(client.clone(), onex_crds::CHAIN_NAMESPACE);
+        chains.create(&PostParams::default(), &chain).await.unwrap();
+        let settings = Settings { workers: 1, ..Settings::default() };
+        let context = Arc::new(Context::new(settings, client, None, Arc::new(SystemClock)));
+        let pass = |_: Arc<Chain>, _: Arc<Context>| async {
+            if PASSES.fetch_add(1, Ordering::Relaxed) == 0 {
+                std::future::pending::<()>().await;
+            }
+            Ok(Action::await_change())
+        };
+        tokio::spawn(drive(of_every::<Chain>(&context), pass, context, CancellationToken::new()));
+        tokio::time::sleep(LONGEST_PASS / 2).await;
+        assert_eq!(PASSES.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(LONGEST_PASS).await;
+        assert_eq!(PASSES.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! other content and never other namespaces. Leftovers are no error: they are looked at again after a while, at most
 //! [`LONGEST_PAUSE`] later.
 
+use crate::context::Clock;
 use crate::discovery::{Catalogue, Served};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
@@ -60,15 +61,19 @@ impl Default for Settings {
 }
 
 /// Empties and releases deleted namespaces until `shutdown`, and returns when the passes that were begun are done.
-pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken) {
+pub async fn run(client: Client, settings: Settings, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let config = controller::Config::default().concurrency(settings.workers.max(1)).debounce(DEBOUNCE);
-    let deleter = Arc::new(Deleter { client, settings, catalogue: Mutex::default() });
+    let deleter = Arc::new(Deleter { client, settings, clock, catalogue: Mutex::default() });
     let mut failing = false;
     Controller::new(namespaces, watcher::Config::default())
         .with_config(config)
         .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(guarded, |namespace, trouble, _| Action::requeue(trouble.pause(&namespace)), deleter)
+        .run(
+            guarded,
+            |namespace, trouble, deleter| Action::requeue(trouble.pause(&namespace, deleter.clock.now())),
+            deleter,
+        )
         .for_each(|result| {
             report(&result, &mut failing);
             std::future::ready(())
@@ -122,10 +127,10 @@ impl Trouble {
         matches!(self, Self::Apiserver(kube::Error::Api(status)) if status.code == code)
     }
 
-    fn pause(&self, namespace: &Namespace) -> Duration {
+    fn pause(&self, namespace: &Namespace, now: Timestamp) -> Duration {
         match self {
             Self::Changed => DEBOUNCE,
-            Self::TimedOut | Self::Panicked | Self::Apiserver(_) => pause_at_age(age(namespace, Timestamp::now())),
+            Self::TimedOut | Self::Panicked | Self::Apiserver(_) => pause_at_age(age(namespace, now)),
         }
     }
 }
@@ -133,6 +138,7 @@ impl Trouble {
 struct Deleter {
     client: Client,
     settings: Settings,
+    clock: Arc<dyn Clock>,
     /// What the apiserver served when last asked; emptied when that has proved wrong.
     catalogue: Mutex<Option<Arc<Catalogue>>>,
 }
@@ -162,7 +168,7 @@ async fn reconcile(namespace: Arc<Namespace>, deleter: Arc<Deleter>) -> Result<A
     if !left.is_certain() {
         deleter.distrust_catalogue().await;
     }
-    let now = Timestamp::now();
+    let now = deleter.clock.now();
     deleter.report(&namespace, &left, now).await?;
     Ok(Action::requeue(pause_at_age(age(&namespace, now))))
 }
@@ -503,7 +509,9 @@ fn is_recent(condition: &NamespaceCondition, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
     use kube::core::ApiResource;
+    use kube::runtime::wait::await_condition;
 
     fn served(group: &str, plural: &str) -> Served {
         let resource = ApiResource {
@@ -618,5 +626,27 @@ mod tests {
         assert!(awaits_us(&namespace(true, &["other", "kubernetes"])));
         assert!(!awaits_us(&namespace(true, &["other"])));
         assert!(!awaits_us(&namespace(false, &["kubernetes"])));
+    }
+
+    #[tokio::test]
+    async fn conditions_are_dated_by_the_clock_that_was_passed_in() {
+        struct Stopped;
+        impl Clock for Stopped {
+            fn now(&self) -> Timestamp {
+                timestamp(1_000_000_000)
+            }
+        }
+        let (client, _stop) = crate::tests::a_platform().await;
+        let namespaces = Api::<Namespace>::all(client.clone());
+        let maps = Api::<ConfigMap>::namespaced(client.clone(), "doomed");
+        let held = json!({"metadata": {"name": "held", "finalizers": ["test.onex.io/hold"]}});
+        maps.create(&PostParams::default(), &serde_json::from_value(held).unwrap()).await.unwrap();
+        namespaces.delete("doomed", &DeleteParams::default()).await.unwrap();
+        tokio::spawn(run(client, Settings::default(), Arc::new(Stopped), CancellationToken::new()));
+        let conditions = |namespace: Option<&Namespace>| namespace?.status.as_ref()?.conditions.clone();
+        let told = |namespace: Option<&Namespace>| conditions(namespace).is_some_and(|told| !told.is_empty());
+        let namespace = await_condition(namespaces, "doomed", told).await.unwrap();
+        let told = conditions(namespace.as_ref()).unwrap();
+        assert!(told.iter().all(|told| told.last_transition_time == Some(Time(timestamp(1_000_000_000)))), "{told:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! The last step of every pass: the status is written when it is not what is there, and not otherwise.
 
+use std::collections::BTreeMap;
+
 use kube::api::{Patch, PatchParams};
 use kube::core::object::HasStatus;
 use kube::{Api, Resource, ResourceExt};
@@ -51,6 +53,12 @@ pub(crate) fn difference(old: &Value, new: &Value) -> Option<Value> {
         (Value::Null, Value::Object(_)) => Some(new.clone()),
         _ => (old != new).then(|| new.clone()),
     }
+}
+
+/// Those of the `wanted` labels or annotations that are not there as they should be.
+pub(crate) fn missing(there: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Option<Value> {
+    let missing: BTreeMap<_, _> = wanted.iter().filter(|(key, value)| there.get(*key) != Some(value)).collect();
+    (!missing.is_empty()).then(|| plain(&missing))
 }
 
 /// As it travels: keys that are not written are not there.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kube::runtime::controller::Action;
 use serde::{Deserialize, Serialize};
 
 use crate::{Name, garbage, namespace};
@@ -22,7 +23,8 @@ pub struct Settings {
     pub batch: usize,
     /// How many objects of one kind are worked on at the same time. Default 16.
     pub workers: u16,
-    /// Seconds after which an object is looked at again although nothing changed. Default 36000 (10 hours).
+    /// Seconds after which an object is looked at again although nothing changed; 0 never does that. Default 36000 (10
+    /// hours).
     pub resync_seconds: u64,
     /// The domain under which miners find Services: `<service>.<namespace>.<this>`. Default `svc.onexstack.com`.
     pub service_domain: String,
@@ -79,9 +81,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// When an object is looked at again although nothing changed.
-    pub fn resync(&self) -> Duration {
-        Duration::from_secs(self.resync_seconds)
+    /// When an object is looked at again although nothing changed: after `wait`, if there is something to wait for.
+    pub(crate) fn next_look(&self, wait: Option<Duration>) -> Action {
+        let resync = Some(Duration::from_secs(self.resync_seconds)).filter(|resync| !resync.is_zero());
+        wait.or(resync).map_or_else(Action::await_change, Action::requeue)
     }
 }
 
@@ -99,6 +102,16 @@ mod tests {
     #[test]
     fn an_empty_section_is_the_default() {
         assert_eq!(serde_json::from_str::<Settings>("{}").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn what_waits_for_nothing_is_looked_at_again_after_the_resync_if_there_is_one() {
+        let with = |resync_seconds| Settings { resync_seconds, ..Settings::default() };
+        let seconds = |seconds| Action::requeue(Duration::from_secs(seconds));
+        assert_eq!(with(60).next_look(None), seconds(60));
+        assert_eq!(with(60).next_look(Some(Duration::from_secs(1))), seconds(1));
+        assert_eq!(with(0).next_look(None), Action::await_change());
+        assert_eq!(with(0).next_look(Some(Duration::from_secs(1))), seconds(1));
     }
 
     #[test]

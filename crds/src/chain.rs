@@ -97,10 +97,7 @@ impl Kind for Chain {
     fn check(&self, old: Option<&Self>) -> Vec<Invalid> {
         let mut wrong = Vec::new();
         if old.is_none() {
-            wrong.extend(
-                names::not_a_subdomain(&self.name_any())
-                    .map(|why| Invalid::value("metadata.name", self.name_any(), why)),
-            );
+            wrong.extend(self.wrong_name().map(|why| Invalid::value("metadata.name", self.name_any(), why)));
             if self.metadata.namespace.as_deref() != Some(CHAIN_NAMESPACE) {
                 wrong.push(Invalid::forbidden("metadata.namespace", format!("must be set to `{CHAIN_NAMESPACE}`")));
             }
@@ -115,11 +112,15 @@ impl Kind for Chain {
     }
 
     fn warn(&self) -> Vec<String> {
-        // The genesis Service has the name of the Chain, and Services are stricter about names than Chains are.
-        let why = names::not_a_label(&self.name_any());
-        why.map(|why| format!("metadata.name: this is used in the genesis Service's name, which can result in surprising behavior; {why}"))
-            .into_iter()
-            .collect()
+        // Only a Chain from before `check` asked for it has such a name: it lives on, without a genesis Service.
+        self.wrong_name().map(|why| format!("metadata.name: {why}")).into_iter().collect()
+    }
+}
+
+impl Chain {
+    /// The genesis Service has the name of the Chain, and Services are stricter about names than other objects are.
+    fn wrong_name(&self) -> Option<String> {
+        names::not_a_service_name(&self.name_any()).map(|why| format!("the genesis Service has this name, so {why}"))
     }
 }
 
@@ -169,6 +170,22 @@ mod tests {
         assert_eq!(wrong.len(), 1);
         assert_eq!(wrong[0].to_string(), "metadata.namespace: Forbidden: must be set to `kube-system`");
         assert_eq!(chain.check(Some(&chain)), []);
+    }
+
+    #[test]
+    fn a_name_that_no_service_can_have_is_refused_on_create_only() {
+        for name in ["a.b", "1st", "A", "", &"a".repeat(64)] {
+            let mut chain = Chain { metadata: chain(CHAIN_NAMESPACE).metadata, ..Chain::default() };
+            chain.metadata.name = Some(name.to_owned());
+            chain.fill();
+            let wrong = chain.check(None);
+            assert_eq!(wrong.len(), 1, "{name}");
+            assert_eq!(wrong[0].field, "metadata.name");
+            assert!(wrong[0].message().contains("the genesis Service has this name, so "), "{}", wrong[0]);
+            assert_eq!(chain.check(Some(&chain)), []);
+            assert_eq!(chain.warn().len(), 1);
+        }
+        assert_eq!(chain(CHAIN_NAMESPACE).warn(), [""; 0]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub const RESIZED: &str = "Resized";
 pub const MINERS_READY: &str = "MinersReady";
 /// Miner: its Pod is ready.
 pub const POD_HEALTHY: &str = "PodHealthy";
+/// Miner: if it is a genesis, the Service that leads to it could be made. Only there while it could not.
+pub const SERVICE_CREATED: &str = "ServiceCreated";
 /// Miner: its owner has done what a failed health check asked for. `False` asks the MinerSet to replace the Miner.
 pub const OWNER_REMEDIATED: &str = "OwnerRemediated";
 /// Miner: an external health check passes.
@@ -40,6 +42,10 @@ pub const REASON_CHAIN_NOT_FOUND: &str = "ChainNotFound";
 pub const REASON_GENESIS_NOT_READY: &str = "GenesisNotReady";
 /// The Pod is there, or about to be, but not ready.
 pub const REASON_POD_PROVISIONING: &str = "PodProvisioning";
+/// The Pod is going, because another one is to take its place.
+pub const REASON_POD_REPLACED: &str = "PodReplaced";
+/// The name is taken by an object of somebody else.
+pub const REASON_NAME_TAKEN: &str = "NameTaken";
 /// The Pod was there and is gone.
 pub const REASON_POD_NOT_FOUND: &str = "PodNotFound";
 /// The Pod says it is not ready; its message is copied.

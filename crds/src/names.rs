@@ -5,8 +5,8 @@ pub const LABEL_MINERSET: &str = "apps.onex.io/minerset";
 /// Label on a Miner and on its Pod: the name of the MinerSet, or of the Miner itself when it has no set.
 /// The genesis Service selects by it.
 pub const LABEL_MINERSET_NAME: &str = "apps.onex.io/minerset-name";
-/// Label on a keystore ConfigMap, a genesis Miner and a MinerSet: the Chain it belongs to. It only describes; whether a
-/// Miner is a genesis is decided by its owner.
+/// Label on a keystore ConfigMap, a genesis Miner, its Pod and Service, and a MinerSet: the Chain it belongs to. It only
+/// describes; whether a Miner is a genesis is decided by its owner. The genesis Service selects by it, too.
 pub const LABEL_CHAIN_NAME: &str = "apps.onex.io/chain-name";
 /// Label of the MinerDeployment that does not exist yet.
 pub const LABEL_DEPLOYMENT_NAME: &str = "apps.onex.io/deployment-name";
@@ -72,6 +72,19 @@ pub fn not_a_label(name: &str) -> Option<String> {
         "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
          with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
          '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+            .to_owned()
+    })
+}
+
+/// Why `name` cannot be the name of a Service (an RFC 1035 label), in the words of Kubernetes.
+pub fn not_a_service_name(name: &str) -> Option<String> {
+    if name.len() > LABEL_LENGTH {
+        return Some(format!("must be no more than {LABEL_LENGTH} bytes"));
+    }
+    (!is_dns_word(name) || name.starts_with(|first: char| first.is_ascii_digit())).then(|| {
+        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+         character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation \
+         is '[a-z]([-a-z0-9]*[a-z0-9])?')"
             .to_owned()
     })
 }
@@ -180,6 +193,16 @@ mod tests {
         assert_eq!(not_a_label(&"a".repeat(63)), None);
         assert!(not_a_label("a.b").is_some());
         assert!(not_a_label(&"a".repeat(64)).is_some());
+    }
+
+    #[test]
+    fn a_service_name_begins_with_a_letter_and_has_no_dots() {
+        for good in ["a", "a-1", &"a".repeat(63)] {
+            assert_eq!(not_a_service_name(good), None, "{good}");
+        }
+        for bad in ["", "1a", "a.b", "-a", "a-", "A", &"a".repeat(64)] {
+            assert!(not_a_service_name(bad).is_some(), "{bad}");
+        }
     }
 
     #[test]

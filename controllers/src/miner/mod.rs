@@ -12,20 +12,24 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::api::{DeleteParams, Patch, PostParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
-use onex_crds::conditions::{self, POD_HEALTHY};
+use onex_crds::conditions::{self, POD_HEALTHY, REASON_POD_REPLACED, SERVICE_CREATED};
 use onex_crds::{CHAIN_NAMESPACE, Chain, Condition, FailureReason, Miner, Severity, names};
 use serde_json::{Value, json};
 
 use crate::context::{Context, News};
-use crate::error::{Error, Result, is_gone};
-use crate::report::{self, params, plain};
+use crate::error::{Error, Result, in_time, is_gone};
+use crate::report::{self, missing, params, plain};
 use crate::{Settings, is_paused, namespace};
 
 /// How often a Miner is looked at that waits for something that may not announce itself.
 const IMPATIENCE: Duration = Duration::from_secs(15);
 
+/// How long the cluster of the Pods may take to answer. A fraction of a pass, so that what is next can still be done: a
+/// Miner must be able to go although nobody answers.
+const LONGEST_ANSWER: Duration = Duration::from_secs(10);
+
 /// What there is of a Miner.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Seen {
     /// The Pod of its name, whoever it belongs to.
     pod: Option<Pod>,
@@ -33,6 +37,9 @@ struct Seen {
     chain: Option<Chain>,
     /// The Service of its chain's name, whoever it belongs to; only looked for when it is a genesis.
     service: Option<Service>,
+    /// Why not everything could be looked for. What is to go must be able to, whatever becomes of the cluster of its Pod;
+    /// all other Miners wait for a better view.
+    trouble: Option<Error>,
 }
 
 /// What is to be done, in this order.
@@ -47,6 +54,10 @@ struct Plan {
     failure: Option<(FailureReason, String)>,
     /// What to say of the Pod's health instead of what the Pod says.
     health: Option<Condition>,
+    /// Why a genesis has no Service, if it cannot have one.
+    service: Option<Condition>,
+    /// Whether the Miner goes although its Pod or Service could not be deleted: it has waited for as long as it should.
+    regardless: bool,
 }
 
 /// One thing to do.
@@ -62,6 +73,8 @@ enum Step {
     DeletePod,
     /// Make the genesis Service.
     CreateService(Box<Service>),
+    /// Merge into the genesis Service of this name.
+    ChangeService(String, Value),
     /// Let the genesis Service go.
     DeleteService(Box<Service>),
     /// Let the Miner go: the last step there is.
@@ -77,6 +90,8 @@ struct Sight {
     /// The Pod that is the Miner's.
     pod: Option<Pod>,
     health: Condition,
+    /// Why a genesis has no Service, if it cannot have one.
+    service: Option<Condition>,
     failure: Option<(FailureReason, String)>,
 }
 
@@ -98,13 +113,19 @@ pub(crate) async fn reconcile(miner: Arc<Miner>, context: Arc<Context>) -> Resul
     if is_paused(&*miner) {
         return Ok(Action::await_change());
     }
-    let seen = observe(&miner, &context).await?;
+    let mut seen = Seen::default();
+    let looked = in_time(LONGEST_ANSWER, "see what there is of the Miner", observe(&miner, &mut seen, &context)).await;
+    match looked {
+        Err(error) if !is_deleting(&*miner) => return Err(error),
+        looked => seen.trouble = looked.err(),
+    }
     let now = context.clock.now();
     let plan = plan(&miner, &seen, &context.settings, context.provider_is_home, now);
-    let outcome = act(&miner, &plan, &seen, &context).await;
+    let mut outcome = act(&miner, &plan, &seen, &context).await;
     if outcome.released {
         return Ok(Action::await_change());
     }
+    outcome.error = outcome.error.or(seen.trouble);
     let sight = sight(&plan, &outcome);
     let status = phase::status(&outcome.miner, &sight, outcome.error.is_none(), &context.settings, now);
     let reported = report::status(&miners(&miner, &context)?, &outcome.miner, &status).await;
@@ -115,13 +136,12 @@ pub(crate) async fn reconcile(miner: Arc<Miner>, context: Arc<Context>) -> Resul
     }
     match outcome.error {
         Some(error) => Err(error),
-        None => reported.map(|_| Action::requeue(plan.wait.unwrap_or(context.settings.resync()))),
+        None => reported.map(|_| context.settings.next_look(plan.wait)),
     }
 }
 
-async fn observe(miner: &Miner, context: &Context) -> Result<Seen> {
-    let pod = pods(miner, context)?.get_opt(&miner.name_any()).await.map_err(Error::doing("look for the Pod"))?;
-    let mut seen = Seen { pod, ..Seen::default() };
+async fn observe(miner: &Miner, seen: &mut Seen, context: &Context) -> Result<()> {
+    seen.pod = pods(miner, context)?.get_opt(&miner.name_any()).await.map_err(Error::doing("look for the Pod"))?;
     if seen.pod.is_none() && !is_deleting(miner) {
         let chains: Api<Chain> = Api::namespaced(context.apiserver.clone(), CHAIN_NAMESPACE);
         seen.chain = chains.get_opt(&miner.spec.chain_name).await.map_err(Error::doing("look for the Chain"))?;
@@ -130,7 +150,7 @@ async fn observe(miner: &Miner, context: &Context) -> Result<Seen> {
         seen.service =
             services(miner, context)?.get_opt(chain).await.map_err(Error::doing("look for the genesis Service"))?;
     }
-    Ok(seen)
+    Ok(())
 }
 
 fn plan(miner: &Miner, seen: &Seen, settings: &Settings, home: bool, now: Timestamp) -> Plan {
@@ -157,6 +177,11 @@ fn upkeep(miner: &Miner, seen: &Seen, settings: &Settings, home: bool, now: Time
                 Some(Condition::no(POD_HEALTHY, Severity::Warning, conditions::REASON_POD_PROVISIONING, message));
             plan.wait = Some(IMPATIENCE);
         }
+        Some(pod) if is_replaced(miner, pod) => {
+            plan.steps.extend((!is_deleting(pod)).then_some(Step::DeletePod));
+            let message = "the Pod is going, and is to be created again";
+            plan.health = Some(Condition::no(POD_HEALTHY, Severity::Warning, REASON_POD_REPLACED, message));
+        }
         Some(pod) => plan.steps.extend(keep(miner, pod, home)),
         None => match (absence(miner, now), &seen.chain) {
             (Some(wait), _) => plan.leaves_its_name_alone(miner, wait),
@@ -166,8 +191,8 @@ fn upkeep(miner: &Miner, seen: &Seen, settings: &Settings, home: bool, now: Time
             (None, None) => plan.misses_its_chain(miner),
         },
     }
-    if let Some(chain) = miner.genesis_of().filter(|_| seen.service.is_none()) {
-        plan.steps.push(Step::CreateService(Box::new(pod::service(miner, chain, home))));
+    if let Some(chain) = miner.genesis_of() {
+        plan.is_led_to(seen.service.as_ref(), pod::service(miner, chain, home), miner);
     }
     plan
 }
@@ -181,7 +206,7 @@ fn absence(miner: &Miner, now: Timestamp) -> Option<Duration> {
         return Some(ABSENCE);
     }
     let told = conditions::get(miner.conditions(), POD_HEALTHY)?;
-    if told.reason != conditions::REASON_POD_NOT_FOUND {
+    if told.reason != conditions::REASON_POD_NOT_FOUND && told.reason != REASON_POD_REPLACED {
         return None;
     }
     let since = told.last_transition_time.as_ref()?.0;
@@ -189,10 +214,13 @@ fn absence(miner: &Miner, now: Timestamp) -> Option<Duration> {
     Duration::try_from(until.duration_since(now)).ok().filter(|left| !left.is_zero())
 }
 
-/// What is to be done for a Miner that is going: the Pod first, then the Service, then the Miner itself.
+/// What is to be done for a Miner that is going: the Pod first, then the Service, then the Miner itself. It waits for what
+/// does not go and for what cannot be seen, as long as it has patience.
 fn farewell(miner: &Miner, seen: &Seen, now: Timestamp) -> Plan {
+    let patience = patience(miner, now);
     let mut plan = Plan {
         health: Some(Condition::no(POD_HEALTHY, Severity::Info, conditions::REASON_DELETING, "")),
+        regardless: patience == Some(Duration::ZERO),
         ..Plan::default()
     };
     let pod = seen.pod.as_ref().filter(|pod| pod::belongs(pod, miner));
@@ -200,15 +228,17 @@ fn farewell(miner: &Miner, seen: &Seen, now: Timestamp) -> Plan {
         if pod.metadata.deletion_timestamp.is_none() {
             plan.steps.push(Step::DeletePod);
         }
-        match patience(miner, now) {
-            Some(Duration::ZERO) => {
-                plan.news.push(News::warning("FailedDeletePod", "the Pod did not go in time, and is left behind"))
-            }
-            patience => {
-                plan.wait = Some(patience.unwrap_or(IMPATIENCE));
-                return plan;
-            }
+        if !plan.regardless {
+            plan.wait = Some(patience.unwrap_or(IMPATIENCE));
+            return plan;
         }
+        plan.news.push(News::warning("FailedDeletePod", "the Pod did not go in time, and is left behind"));
+    }
+    if let Some(trouble) = &seen.trouble {
+        if !plan.regardless {
+            return plan;
+        }
+        plan.news.push(News::warning("FailedDeletePod", trouble.story()));
     }
     if let Some(service) = seen.service.as_ref().filter(|service| pod::serves(service, miner)) {
         plan.steps.push(Step::DeleteService(Box::new(service.clone())));
@@ -246,26 +276,32 @@ fn mark(miner: &Miner, settings: &Settings) -> Option<Value> {
     mark.as_object().is_some_and(|mark| !mark.is_empty()).then_some(mark)
 }
 
-/// What is to be done about the Miner's own Pod.
-fn keep(miner: &Miner, pod: &Pod, home: bool) -> Option<Step> {
-    if is_deleting(pod) {
-        return None;
-    }
+/// Whether the Miner's own Pod is to make room for another one, or is doing so.
+fn is_replaced(miner: &Miner, pod: &Pod) -> bool {
     let made_from = pod.annotations().get(names::ANNOTATION_MADE_FROM);
     let outdated = made_from.is_some_and(|made_from| *made_from != pod::made_from(&miner.spec));
     // A Pod that is to run always and has ended anyway was thrown out; only another one will run.
     let thrown_out = miner.spec.restart_policy == "Always" && phase::has_ended(pod);
-    if outdated || thrown_out {
-        return Some(Step::DeletePod);
+    outdated || thrown_out || (is_deleting(pod) && was_replaced(miner))
+}
+
+/// Whether the Miner's Pod was being replaced when last looked at.
+fn was_replaced(miner: &Miner) -> bool {
+    conditions::get(miner.conditions(), POD_HEALTHY).is_some_and(|told| told.reason == REASON_POD_REPLACED)
+}
+
+/// What is to be done about the Miner's own Pod.
+fn keep(miner: &Miner, pod: &Pod, home: bool) -> Option<Step> {
+    if is_deleting(pod) {
+        return None;
     }
     let annotations = miner.spec.metadata.annotations.clone().into_iter().chain(pod::annotations(miner)).collect();
     let mut metadata = json!({});
     for (key, there, wanted) in
         [("annotations", pod.annotations(), annotations), ("labels", pod.labels(), pod::labels(miner))]
     {
-        let wanted: BTreeMap<_, _> = wanted.into_iter().filter(|(key, value)| there.get(key) != Some(value)).collect();
-        if !wanted.is_empty() {
-            metadata[key] = json!(wanted);
+        if let Some(missing) = missing(there, &wanted) {
+            metadata[key] = missing;
         }
     }
     if home && pod.owner_references().is_empty() {
@@ -277,11 +313,30 @@ fn keep(miner: &Miner, pod: &Pod, home: bool) -> Option<Step> {
 
 impl Plan {
     fn leaves_its_name_alone(&mut self, miner: &Miner, wait: Duration) {
-        if had_pod(miner) {
+        if had_pod(miner) && !was_replaced(miner) {
             self.news.push(News::warning("Deleted", "the Pod is gone, and is to be created again"));
         }
-        self.health = Some(phase::health(None, true));
+        // What was told once it was gone stays, and with it the time since when.
+        let told = conditions::get(miner.conditions(), POD_HEALTHY).filter(|_| !had_pod(miner)).cloned();
+        self.health = Some(told.unwrap_or_else(|| phase::health(None, true)));
         self.wait = Some(wait);
+    }
+
+    /// There is to be a Service that leads to this genesis.
+    fn is_led_to(&mut self, there: Option<&Service>, wanted: Service, genesis: &Miner) {
+        let name = wanted.name_any();
+        match there {
+            None => self.steps.push(Step::CreateService(Box::new(wanted))),
+            Some(there) if pod::serves(there, genesis) => {
+                self.steps.extend(pod::repair(there, &wanted).map(|patch| Step::ChangeService(name, patch)));
+            }
+            Some(_) => {
+                let message = format!("the Service {name} is there and belongs to somebody else");
+                let taken = Condition::no(SERVICE_CREATED, Severity::Error, conditions::REASON_NAME_TAKEN, message);
+                self.service = Some(taken);
+                self.wait.get_or_insert(IMPATIENCE);
+            }
+        }
     }
 
     fn misses_its_chain(&mut self, miner: &Miner) {
@@ -310,6 +365,9 @@ async fn act(miner: &Miner, plan: &Plan, seen: &Seen, context: &Context) -> Outc
             if let Some(news) = bad_news(step, &error) {
                 context.tell(&me, &news).await;
             }
+            if plan.regardless && matches!(step, Step::DeletePod | Step::DeleteService(_)) {
+                continue;
+            }
             outcome.error = Some(error);
             break;
         }
@@ -326,7 +384,7 @@ async fn take(step: &Step, outcome: &mut Outcome, context: &Context) -> Result<(
             outcome.miner = miners(&miner, context)?
                 .patch(&name, &params(), &patch)
                 .await
-                .map_err(Error::doing("mark the Miner"))?;
+                .map_err(Error::changing("mark the Miner"))?;
         }
         Step::CreatePod(pod) => {
             let created = create_pod(&miner, pod, context).await?;
@@ -336,17 +394,20 @@ async fn take(step: &Step, outcome: &mut Outcome, context: &Context) -> Result<(
         }
         Step::ChangePod(patch) => {
             let patched = pods(&miner, context)?.patch(&name, &params(), &Patch::Merge(patch)).await;
-            outcome.pod = Some(patched.map_err(Error::doing("change the Pod"))?);
+            outcome.pod = Some(patched.map_err(Error::changing("change the Pod"))?);
         }
-        Step::DeletePod => delete_pod(&miner, outcome, context).await?,
-        Step::CreateService(service) => match services(&miner, context)?.create(&post(), service).await {
-            Err(error) if crate::error::is_taken(&error) => {}
-            created => drop(created.map_err(Error::doing("create the genesis Service"))?),
-        },
+        Step::DeletePod => in_time(LONGEST_ANSWER, "delete the Pod", delete_pod(&miner, outcome, context)).await?,
+        Step::CreateService(service) => {
+            let created = services(&miner, context)?.create(&post(), service).await;
+            created.map_err(Error::doing("create the genesis Service"))?;
+        }
+        Step::ChangeService(name, patch) => {
+            let patched = services(&miner, context)?.patch(name, &params(), &Patch::Merge(patch)).await;
+            patched.map_err(Error::changing("change the genesis Service"))?;
+        }
         Step::DeleteService(service) => {
-            // By uid, so that a Service that took the name meanwhile is not the one that goes.
-            let deleted = services(&miner, context)?.delete(&service.name_any(), &only(service.uid())).await;
-            ignore_gone(deleted.map(drop)).map_err(Error::doing("delete the genesis Service"))?;
+            let deletion = delete_service(&miner, service, context);
+            in_time(LONGEST_ANSWER, "delete the genesis Service", deletion).await?;
         }
         Step::Release => {
             let left: Vec<_> =
@@ -387,14 +448,20 @@ async fn delete_pod(miner: &Miner, outcome: &mut Outcome, context: &Context) -> 
     Ok(())
 }
 
+async fn delete_service(miner: &Miner, service: &Service, context: &Context) -> Result<()> {
+    // By uid, so that a Service that took the name meanwhile is not the one that goes.
+    let deleted = services(miner, context)?.delete(&service.name_any(), &only(service.uid())).await;
+    ignore_gone(deleted.map(drop)).map_err(Error::doing("delete the genesis Service"))
+}
+
 /// What people are told when a step fails. A stale view is nobody's business: the next pass will see.
 fn bad_news(step: &Step, error: &Error) -> Option<News> {
-    if matches!(error, Error::Stale { .. }) {
+    if error.is_stale() {
         return None;
     }
     let reason = match step {
         Step::CreatePod(_) | Step::CreateService(_) => "FailedCreate",
-        Step::DeletePod => "FailedDeletePod",
+        Step::DeletePod | Step::DeleteService(_) => "FailedDeletePod",
         _ => "ReconcileError",
     };
     Some(News::warning(reason, error.story()))
@@ -407,7 +474,7 @@ fn sight(plan: &Plan, outcome: &Outcome) -> Sight {
         Some(error) => Condition::no(POD_HEALTHY, Severity::Warning, conditions::REASON_DELETION_FAILED, error.story()),
         None => plan.health.clone().unwrap_or_else(|| phase::health(outcome.pod.as_ref(), had_pod(&outcome.miner))),
     };
-    Sight { pod: outcome.pod.clone(), health, failure: plan.failure.clone() }
+    Sight { pod: outcome.pod.clone(), health, service: plan.service.clone(), failure: plan.failure.clone() }
 }
 
 /// Whether the Miner had a Pod when last looked at.
@@ -450,7 +517,7 @@ fn services(miner: &Miner, context: &Context) -> Result<Api<Service>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
+    use k8s_openapi::api::core::v1::{Event, PodCondition, PodStatus};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use onex_crds::{ChainSpec, Kind, MinerSpec};
 
@@ -565,6 +632,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_service_of_a_genesis_is_mended_and_one_of_somebody_else_is_told_of() {
+        let mut service = pod::service(&genesis(), "genesis", true);
+        service.spec.as_mut().unwrap().selector = None;
+        let plan = planned(&genesis(), &Seen { service: Some(service.clone()), ..Seen::default() });
+        let patch = pod::repair(&service, &pod::service(&genesis(), "genesis", true)).unwrap();
+        assert_eq!((plan.steps, plan.service), (vec![Step::ChangeService("genesis".to_owned(), patch)], None));
+        service.metadata.owner_references.as_mut().unwrap()[0].uid = "another-uid".to_owned();
+        let plan = planned(&genesis(), &Seen { service: Some(service), ..Seen::default() });
+        assert_eq!((plan.steps, plan.wait), (Vec::new(), Some(IMPATIENCE)));
+        assert_eq!(plan.service.unwrap().reason, "NameTaken");
+    }
+
+    #[test]
     fn without_its_chain_a_miner_waits_and_says_so_once() {
         let mut miner = miner();
         let plan = planned(&miner, &Seen::default());
@@ -607,6 +687,41 @@ pub(crate) mod tests {
         once.spec.restart_policy = "Never".to_owned();
         pod.annotations_mut().insert(names::ANNOTATION_MADE_FROM.to_owned(), pod::made_from(&once.spec));
         assert_eq!(planned(&once, &Seen { pod: Some(pod), ..Seen::default() }).steps, []);
+    }
+
+    #[test]
+    fn a_pod_that_is_replaced_is_nothing_to_warn_of() {
+        let mut replaced = miner();
+        let plans = |miner: &Miner, pod: Option<Pod>| {
+            planned(miner, &Seen { pod, chain: Some(genesis_chain()), ..Seen::default() })
+        };
+        let tell = |miner: &mut Miner, plan: Plan, pod_ref| {
+            let status = miner.status.get_or_insert_default();
+            status.pod_ref = pod_ref;
+            conditions::set(&mut status.conditions, plan.health.unwrap(), second(100));
+        };
+        let mut pod = pod_that_is(Some("False"));
+        pod.status.as_mut().unwrap().phase = Some("Failed".to_owned());
+        let plan = plans(&replaced, Some(pod.clone()));
+        assert_eq!(
+            (&plan.steps[..], plan.health.as_ref().unwrap().reason.as_str()),
+            (&[Step::DeletePod][..], "PodReplaced")
+        );
+        tell(&mut replaced, plan, Some(Default::default()));
+        // It takes its time to go, and may look like any other Pod that goes.
+        pod.metadata.deletion_timestamp = Some(Time(second(100)));
+        let plan = plans(&replaced, Some(pod));
+        assert_eq!((&plan.steps[..], plan.health.as_ref().unwrap().reason.as_str()), (&[][..], "PodReplaced"));
+        tell(&mut replaced, plan, Some(Default::default()));
+        let plan = plans(&replaced, None);
+        assert_eq!((&plan.steps[..], &plan.news[..]), (&[][..], &[][..]));
+        tell(&mut replaced, plan, None);
+        assert_eq!(plans(&replaced, None).wait, Some(ABSENCE));
+        // If it took no time to go, what was told when it went is told until its name may be used.
+        let told = Condition::no(POD_HEALTHY, Severity::Warning, "PodReplaced", "");
+        conditions::set(&mut replaced.status.as_mut().unwrap().conditions, told, second(99));
+        let plan = plans(&replaced, None);
+        assert_eq!((plan.wait, plan.health.unwrap().reason.as_str()), (Some(ABSENCE / 2), "PodReplaced"));
     }
 
     #[test]
@@ -661,6 +776,32 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_deleted_miner_of_which_not_everything_is_seen_waits_and_then_goes() {
+        let late = || Some(Error::Late { doing: "look for the Pod" });
+        let seen = Seen { trouble: late(), ..Seen::default() };
+        let mut patient = deleted(miner(), 50);
+        patient.spec.pod_deletion_timeout = Some("0s".to_owned());
+        for waiting in [deleted(miner(), 95), patient] {
+            assert_eq!(planned(&waiting, &seen).steps, []);
+        }
+        let plan = planned(&deleted(miner(), 90), &seen);
+        assert_eq!((plan.steps, plan.news.len()), (vec![Step::Release], 1));
+        // What is seen goes all the same.
+        let seen = Seen { pod: Some(pod_that_is(None)), trouble: late(), ..Seen::default() };
+        assert_eq!(planned(&deleted(miner(), 95), &seen).steps, [Step::DeletePod]);
+        assert_eq!(planned(&deleted(miner(), 90), &seen).steps, [Step::DeletePod, Step::Release]);
+    }
+
+    #[test]
+    fn only_a_miner_out_of_patience_goes_although_its_pod_cannot_be_deleted() {
+        let seen = Seen { pod: Some(pod_that_is(Some("True"))), ..Seen::default() };
+        for (since, regardless) in [(90, true), (91, false)] {
+            assert_eq!(planned(&deleted(miner(), since), &seen).regardless, regardless);
+            assert_eq!(planned(&deleted(miner(), since), &Seen::default()).regardless, regardless);
+        }
+    }
+
+    #[test]
     fn a_deleted_genesis_takes_its_service_along() {
         for owned in [true, false] {
             let service = pod::service(&genesis(), "genesis", owned);
@@ -680,5 +821,21 @@ pub(crate) mod tests {
             let seen = Seen { service: Some(service), ..Seen::default() };
             assert_eq!(planned(&deleted(genesis(), 95), &seen).steps, [Step::Release]);
         }
+    }
+
+    #[tokio::test]
+    async fn what_went_before_it_could_be_changed_is_nothing_to_warn_of() {
+        let (client, _stop) = crate::tests::a_platform().await;
+        let clock = Arc::new(crate::context::SystemClock);
+        let context = Context::new(Settings::default(), client.clone(), None, clock);
+        let labels = json!({"labels": {"tier": "gold"}});
+        let service = Step::ChangeService("genesis".to_owned(), json!({"metadata": labels}));
+        for step in [Step::Mark(labels.clone()), Step::ChangePod(json!({"metadata": labels})), service] {
+            let plan = Plan { steps: vec![step], ..Plan::default() };
+            let outcome = act(&miner(), &plan, &Seen::default(), &context).await;
+            assert!(outcome.error.unwrap().is_stale(), "{plan:?}");
+        }
+        let events = Api::<Event>::namespaced(client, "user-admin").list(&Default::default()).await.unwrap();
+        assert_eq!(events.items, []);
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{Resource, ResourceExt};
-use onex_crds::conditions::{self, HEALTH_CHECK_SUCCEEDED, OWNER_REMEDIATED, POD_HEALTHY};
+use onex_crds::conditions::{self, HEALTH_CHECK_SUCCEEDED, OWNER_REMEDIATED, POD_HEALTHY, SERVICE_CREATED};
 use onex_crds::{Address, AddressType, Condition, Miner, MinerStatus, Phase, Severity};
 
 use super::Sight;
@@ -25,7 +25,12 @@ pub(super) fn status(miner: &Miner, sight: &Sight, acted: bool, settings: &Setti
     let old = miner.status.clone().unwrap_or_default();
     let mut conditions = old.conditions.clone();
     conditions::set(&mut conditions, sight.health.clone(), now);
-    if let Some(sum) = conditions::summary(&conditions, &[POD_HEALTHY, HEALTH_CHECK_SUCCEEDED, OWNER_REMEDIATED]) {
+    match &sight.service {
+        Some(trouble) => conditions::set(&mut conditions, trouble.clone(), now),
+        None => conditions::remove(&mut conditions, SERVICE_CREATED),
+    }
+    let parts = [POD_HEALTHY, SERVICE_CREATED, HEALTH_CHECK_SUCCEEDED, OWNER_REMEDIATED];
+    if let Some(sum) = conditions::summary(&conditions, &parts) {
         conditions::set(&mut conditions, sum, now);
     }
     let deleting = miner.metadata.deletion_timestamp.is_some();
@@ -127,7 +132,7 @@ mod tests {
     use onex_crds::{FailureReason, Truth};
 
     fn sight(pod: Option<Pod>) -> Sight {
-        Sight { health: health(pod.as_ref(), false), pod, failure: None }
+        Sight { health: health(pod.as_ref(), false), pod, service: None, failure: None }
     }
 
     fn said(miner: &Miner, sight: &Sight) -> MinerStatus {
@@ -206,6 +211,20 @@ mod tests {
         let status = said(&miner, &sight(Some(pod_that_is(Some("True")))));
         assert_eq!(conditions::get(&status.conditions, READY).unwrap().reason, "Slow");
         assert_eq!(status.phase, Some(Phase::Running));
+    }
+
+    #[test]
+    fn a_genesis_without_a_service_says_so_until_it_has_one() {
+        let mut genesis = genesis();
+        let trouble = Condition::no(SERVICE_CREATED, Severity::Error, "NameTaken", "somebody else's");
+        let ready = || sight(Some(pod_that_is(Some("True"))));
+        let told = said(&genesis, &Sight { service: Some(trouble), ..ready() });
+        assert_eq!(conditions::get(&told.conditions, READY).unwrap().reason, "NameTaken");
+        assert_eq!(told.phase, Some(Phase::Running));
+        genesis.status = Some(told);
+        let cured = said(&genesis, &ready());
+        assert_eq!(conditions::get(&cured.conditions, SERVICE_CREATED), None);
+        assert!(conditions::is_true(&cured.conditions, READY));
     }
 
     #[test]

@@ -12,8 +12,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use onex_crds::{CHAIN_NAMESPACE, Chain, Miner, MinerSpec, chain, duration, names};
+use serde_json::{Value, json};
 
 use crate::Settings;
+use crate::report::{difference, missing};
 use crate::settings::MinerType;
 
 /// Where nodes talk to each other.
@@ -121,16 +123,22 @@ fn port(name: &str, port: i32) -> ContainerPort {
     }
 }
 
-/// The labels of the Miner's Pod: what the Miner asks for, and the name of its set or, outside of a set, its own. By that
-/// label the genesis Service finds its Pod.
+/// The labels of the Miner's Pod: what the Miner asks for, and the name of its set or, outside of a set, its own. A genesis
+/// has the name of its Chain besides, which nobody can ask for: by both, its Service finds it and nothing else.
 pub(crate) fn labels(miner: &Miner) -> BTreeMap<String, String> {
     let mut labels = miner.spec.metadata.labels.clone();
+    labels.remove(names::LABEL_CHAIN_NAME);
+    labels.extend(miner.genesis_of().map(chain_label));
     let set = miner.labels().get(names::LABEL_MINERSET_NAME).filter(|_| miner.genesis_of().is_none());
     labels.insert(
         names::LABEL_MINERSET_NAME.to_owned(),
         set.cloned().unwrap_or_else(|| names::label_value(&miner.name_any())),
     );
     labels
+}
+
+fn chain_label(chain: &str) -> (String, String) {
+    (names::LABEL_CHAIN_NAME.to_owned(), names::label_value(chain))
 }
 
 /// The annotations by which a Pod is known to be the Miner's.
@@ -197,21 +205,41 @@ pub(crate) fn service(miner: &Miner, chain: &str, owned: bool) -> Service {
         metadata: ObjectMeta {
             name: Some(chain.to_owned()),
             namespace: miner.namespace(),
-            labels: Some(BTreeMap::from([(names::LABEL_CHAIN_NAME.to_owned(), names::label_value(chain))])),
+            labels: Some(BTreeMap::from([chain_label(chain)])),
             owner_references: owner(miner).filter(|_| owned).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
-            selector: Some(BTreeMap::from([(
-                names::LABEL_MINERSET_NAME.to_owned(),
-                names::label_value(&miner.name_any()),
-            )])),
+            // Without the Chain's label, the Pods of a MinerSet of that name would answer, too.
+            selector: Some(BTreeMap::from([
+                (names::LABEL_MINERSET_NAME.to_owned(), names::label_value(&miner.name_any())),
+                chain_label(chain),
+            ])),
             ports: Some(vec![port("websocket", PEER_PORT, PEER_PORT), port("http", SERVICE_HTTP_PORT, HTTP_PORT)]),
             ..ServiceSpec::default()
         }),
         status: None,
     }
+}
+
+/// The merge patch that makes a Service lead where the `wanted` one does, if it does not.
+pub(crate) fn repair(service: &Service, wanted: &Service) -> Option<Value> {
+    let leads = |service: &Service| {
+        let spec = service.spec.clone().unwrap_or_default();
+        // What the cluster fills in is its own affair.
+        let port = |port| ServicePort { node_port: None, app_protocol: None, ..port };
+        let ports: Vec<_> = spec.ports.unwrap_or_default().into_iter().map(port).collect();
+        json!({"selector": spec.selector, "ports": ports})
+    };
+    let mut patch = json!({});
+    if let Some(spec) = difference(&leads(service), &leads(wanted)) {
+        patch["spec"] = spec;
+    }
+    if let Some(labels) = missing(service.labels(), wanted.labels()) {
+        patch["metadata"] = json!({"labels": labels}); // we watch by it
+    }
+    (patch != json!({})).then_some(patch)
 }
 
 #[cfg(test)]
@@ -251,7 +279,10 @@ mod tests {
         assert_eq!(arguments_of(&pod).len(), 3);
         let service = service(&genesis, "genesis", true);
         let selector = service.spec.as_ref().unwrap().selector.clone().unwrap();
-        assert_eq!(selector, BTreeMap::from([("apps.onex.io/minerset-name".to_owned(), "genesis".to_owned())]));
+        assert_eq!(
+            json!(selector),
+            json!({"apps.onex.io/minerset-name": "genesis", "apps.onex.io/chain-name": "genesis"})
+        );
         assert!(selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value)));
         let ports: Vec<_> =
             service.spec.unwrap().ports.unwrap().into_iter().map(|port| (port.port, port.target_port)).collect();
@@ -266,6 +297,37 @@ mod tests {
         let pod = made(&miner);
         assert_eq!(pod.labels()["apps.onex.io/minerset-name"], "test");
         assert_eq!(pod.labels()["tier"], "gold");
+    }
+
+    #[test]
+    fn no_set_of_the_chains_name_gets_behind_its_service() {
+        let mut member = miner();
+        member.labels_mut().insert(names::LABEL_MINERSET_NAME.to_owned(), "genesis".to_owned());
+        member.spec.metadata.labels.insert(names::LABEL_CHAIN_NAME.to_owned(), "genesis".to_owned());
+        let selector = service(&genesis(), "genesis", true).spec.unwrap().selector.unwrap();
+        assert!(!selector.iter().all(|(key, value)| made(&member).labels().get(key) == Some(value)));
+    }
+
+    #[test]
+    fn a_service_is_repaired_when_it_leads_astray_and_left_alone_otherwise() {
+        let wanted = service(&genesis(), "genesis", true);
+        let mut filled_in = wanted.clone();
+        let spec = filled_in.spec.as_mut().unwrap();
+        spec.cluster_ip = Some("10.0.0.1".to_owned());
+        spec.ports.as_mut().unwrap()[0].node_port = Some(30_000);
+        assert_eq!(repair(&filled_in, &wanted), None);
+
+        let mut astray = wanted.clone();
+        astray.metadata.labels = None;
+        let spec = astray.spec.as_mut().unwrap();
+        spec.selector = Some(BTreeMap::from([("app".to_owned(), "mine".to_owned())]));
+        spec.ports.as_mut().unwrap()[1].port = 80;
+        let patch = repair(&astray, &wanted).unwrap();
+        assert_eq!(patch["metadata"]["labels"], json!({"apps.onex.io/chain-name": "genesis"}));
+        assert_eq!(patch["spec"]["ports"], json!(wanted.spec.unwrap().ports));
+        let selector =
+            json!({"app": null, "apps.onex.io/minerset-name": "genesis", "apps.onex.io/chain-name": "genesis"});
+        assert_eq!(patch["spec"]["selector"], selector);
     }
 
     #[test]

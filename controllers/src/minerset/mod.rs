@@ -4,6 +4,7 @@ pub(crate) mod plan;
 mod rank;
 mod report;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ use onex_crds::{CHAIN_NAMESPACE, Chain, Condition, Miner, MinerSet};
 use serde_json::{Value, json};
 
 use crate::context::{Context, News};
-use crate::error::{Error, Result, is_gone, is_taken};
+use crate::error::{Error, Result, is_gone, is_taken, words};
 use crate::report::params;
-use crate::{is_paused, namespace};
+use crate::{is_paused, may_adopt, namespace};
 use plan::{Plan, Seen};
 
 /// How often a set that is not complete is looked at, besides when something changes.
@@ -41,14 +42,21 @@ struct Outcome {
 
 /// One pass over one MinerSet, and a word to people when it failed.
 pub(crate) async fn reconcile(set: Arc<MinerSet>, context: Arc<Context>) -> Result<Action> {
+    let set = admitted((*set).clone());
     let passed = pass(&set, &context).await;
     // A stale view is nobody's business: the next pass will see.
     if let Err(error) = &passed
-        && !matches!(error, Error::Stale { .. })
+        && !error.is_stale()
     {
         context.tell(&set.object_ref(&()), &News::warning("ReconcileError", error.story())).await;
     }
     passed
+}
+
+/// The set as our apiserver would have stored it. Another Kubernetes knows no admission of ours, and there it selects nothing.
+fn admitted(mut set: MinerSet) -> MinerSet {
+    onex_crds::minerset::admit(&mut set);
+    set
 }
 
 async fn pass(set: &MinerSet, context: &Context) -> Result<Action> {
@@ -72,9 +80,7 @@ async fn pass(set: &MinerSet, context: &Context) -> Result<Action> {
     match outcome.error {
         Some(error) => Err(error),
         None if plan.more => Ok(Action::requeue(Duration::ZERO)),
-        None => Ok(Action::requeue(
-            report::next_look(&set, &status, &outcome.miners, now).unwrap_or(context.settings.resync()),
-        )),
+        None => Ok(context.settings.next_look(report::next_look(&set, &status, &outcome.miners, now))),
     }
 }
 
@@ -93,10 +99,14 @@ async fn observe(set: &MinerSet, context: &Context) -> Result<Seen> {
 async fn mark(set: &MinerSet, mark: Option<&Value>, context: &Context) -> Result<MinerSet> {
     let Some(mark) = mark else { return Ok(set.clone()) };
     let patch = Patch::Merge(json!({"metadata": mark}));
-    api(set, context)?.patch(&set.name_any(), &params(), &patch).await.map_err(Error::doing("mark the MinerSet"))
+    let marked = api(set, context)?.patch(&set.name_any(), &params(), &patch).await;
+    marked.map(admitted).map_err(Error::changing("mark the MinerSet"))
 }
 
 async fn act(set: &MinerSet, plan: &Plan, seen: &Seen, context: &Context) -> Result<Outcome> {
+    if !plan.adopt.is_empty() {
+        may_adopt(&api(set, context)?, set).await?;
+    }
     let api = miners(set, context)?;
     let me = set.object_ref(&());
     let (claimed, _) = plan::claim(set, &seen.miners);
@@ -132,13 +142,16 @@ async fn change(api: &Api<Miner>, me: &ObjectReference, plan: &Plan, outcome: &m
             }
             Err(error) if is_gone(&error) => outcome.miners.retain(|miner| miner.name_any() != name),
             Err(error) => {
+                let why = format!("could not adopt miner {name}: {}", words(&error));
+                let error = Error::doing("change a Miner")(error);
                 if adopted {
                     outcome.miners.retain(|miner| miner.name_any() != name);
-                    context
-                        .tell(me, &News::warning("FailedAdopt", format!("could not adopt miner {name}: {error}")))
-                        .await;
+                    // That somebody else was faster is nobody's business.
+                    if !error.is_stale() {
+                        context.tell(me, &News::warning("FailedAdopt", why)).await;
+                    }
                 }
-                outcome.failed(Error::doing("change a Miner")(error));
+                outcome.failed(error);
             }
         }
     }
@@ -178,10 +191,12 @@ async fn delete(api: &Api<Miner>, me: &ObjectReference, plan: &Plan, outcome: &m
             }
             Err(error) if is_gone(&error) => outcome.miners.retain(|miner| miner.name_any() != name),
             Err(error) => {
-                context
-                    .tell(me, &News::warning("FailedDelete", format!("could not delete miner {name}: {error}")))
-                    .await;
-                outcome.failed(Error::doing("delete a Miner")(error));
+                let why = format!("could not delete miner {name}: {}", words(&error));
+                let error = Error::doing("delete a Miner")(error);
+                if !error.is_stale() {
+                    context.tell(me, &News::warning("FailedDelete", why)).await;
+                }
+                outcome.failed(error);
             }
         }
     }
@@ -208,11 +223,12 @@ async fn create(
 ) {
     let answers = stream::iter(plan.create.clone())
         .map(|slot| create_one(api, plan::child(set, slot)))
-        .buffer_unordered(AT_ONCE)
-        .collect::<Vec<_>>();
+        // In order, so that of several failures the same is told every time: the status stays as it is.
+        .buffered(AT_ONCE)
+        .collect::<VecDeque<_>>();
     let mut spare = plan.spare.iter();
     let mut answers = answers.await;
-    while let Some(answer) = answers.pop() {
+    while let Some(answer) = answers.pop_front() {
         match answer {
             Ok(Created::Made(miner)) => {
                 let news = News::normal("SuccessfulCreate", format!("created miner {}", miner.name_any()));
@@ -226,16 +242,21 @@ async fn create(
             }
             // The selector cannot see who holds the name, so the plan could not know.
             Ok(Created::There(_)) => match spare.next() {
-                Some(slot) => answers.push(create_one(api, plan::child(set, *slot)).await),
+                Some(slot) => answers.push_back(create_one(api, plan::child(set, *slot)).await),
                 None => outcome.failed(Error::Stale { doing: "find a free name for a Miner" }),
             },
             Err((name, error)) => {
-                let why = format!("could not create miner {name}: {error}");
-                context.tell(me, &News::warning("FailedCreate", why.as_str())).await;
-                outcome.not_created.get_or_insert(why);
-                outcome.failed(Error::doing("create a Miner")(error));
+                let why = format!("could not create miner {name}: {}", words(&error));
+                let error = Error::doing("create a Miner")(error);
+                if !error.is_stale() {
+                    outcome.not_created.get_or_insert(why);
+                }
+                outcome.failed(error);
             }
         }
+    }
+    if let Some(why) = &outcome.not_created {
+        context.tell(me, &News::warning("FailedCreate", why.as_str())).await;
     }
 }
 
@@ -252,8 +273,9 @@ async fn create_one(api: &Api<Miner>, child: Miner) -> Result<Created, (String, 
     let post = PostParams { field_manager: params().field_manager, ..PostParams::default() };
     match api.create(&post, &child).await {
         Ok(miner) => Ok(Created::Made(Box::new(miner))),
-        Err(error) if is_taken(&error) => match api.get(&name).await {
-            Ok(miner) => Ok(Created::There(Box::new(miner))),
+        Err(taken) if is_taken(&taken) => match api.get_opt(&name).await {
+            Ok(Some(miner)) => Ok(Created::There(Box::new(miner))),
+            Ok(None) => Err((name, taken)), // the next pass finds it free
             Err(error) => Err((name, error)),
         },
         Err(error) => Err((name, error)),
@@ -299,10 +321,12 @@ fn miners(set: &MinerSet, context: &Context) -> Result<Api<Miner>> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::*;
+    use crate::context::SystemClock;
     use jiff::Timestamp;
-    use kube::ResourceExt;
+    use k8s_openapi::api::core::v1::Event;
     use onex_crds::conditions::{self, POD_HEALTHY, READY};
-    use onex_crds::{Condition, Kind, Miner, MinerSet, MinerSetSpec, MinerSpec, MinerStatus, minerset, names};
+    use onex_crds::{Kind, MinerSetSpec, MinerSpec, MinerStatus, minerset, names};
 
     pub(crate) fn second(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -330,5 +354,46 @@ pub(crate) mod tests {
         conditions::set(&mut conditions, Condition::yes(READY), second(10));
         miner.status = Some(MinerStatus { pod_ref: Some(Default::default()), conditions, ..MinerStatus::default() });
         miner
+    }
+
+    #[tokio::test]
+    async fn a_set_that_went_after_it_was_seen_adopts_nobody() {
+        let (client, _stop) = crate::tests::a_platform().await;
+        let sets = Api::<MinerSet>::namespaced(client.clone(), "user-admin");
+        let miners = Api::<Miner>::namespaced(client.clone(), "user-admin");
+        let mut orphan = plan::child(&minerset(1), 0);
+        orphan.metadata.owner_references = None;
+        miners.create(&Default::default(), &orphan).await.unwrap();
+        let context = Arc::new(Context::new(Default::default(), client, None, Arc::new(SystemClock)));
+        let pass = |seen: &MinerSet| reconcile(Arc::new(seen.clone()), context.clone());
+
+        let seen = minerset(1);
+        assert!(pass(&seen).await.unwrap_err().is_stale(), "it is gone");
+        let mut again = minerset(1);
+        again.metadata.uid = None;
+        again.metadata.finalizers = Some(vec!["test.onex.io/hold".to_owned()]);
+        let again = sets.create(&Default::default(), &again).await.unwrap();
+        assert!(pass(&seen).await.unwrap_err().is_stale(), "another one has its name");
+        sets.delete("a", &Default::default()).await.unwrap();
+        assert!(pass(&again).await.unwrap_err().is_stale(), "it is going");
+        assert_eq!(miners.get("a-0").await.unwrap().controller(), None);
+    }
+
+    #[tokio::test]
+    async fn that_somebody_else_was_faster_to_adopt_is_nothing_to_warn_of() {
+        let (client, _stop) = crate::tests::a_platform().await;
+        let miners = Api::<Miner>::namespaced(client.clone(), "user-admin");
+        let orphan = miners.create(&Default::default(), &plan::child(&minerset(1), 0)).await.unwrap();
+        miners.patch("a-0", &params(), &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}))).await.unwrap();
+        let patch = json!({"metadata": {"resourceVersion": orphan.resource_version(), "labels": {"a": "c"}}});
+        let adopt = ["a-0".to_owned()];
+        let plan = Plan { change: vec![("a-0".to_owned(), patch)], adopt: adopt.into(), ..Plan::default() };
+        let context = Context::new(Default::default(), client.clone(), None, Arc::new(SystemClock));
+        let mut outcome = Outcome { miners: vec![orphan], ..Outcome::default() };
+        change(&miners, &minerset(1).object_ref(&()), &plan, &mut outcome, &context).await;
+        assert!(outcome.error.unwrap().is_stale());
+        assert_eq!(outcome.miners, [], "it counts as ours");
+        let events = Api::<Event>::namespaced(client, "user-admin").list(&Default::default()).await.unwrap();
+        assert_eq!(events.items, []);
     }
 }

@@ -11,7 +11,7 @@ use onex_crds::{Miner, MinerSet, names};
 use serde_json::{Map, Value, json};
 
 use super::rank;
-use crate::report::{difference, plain};
+use crate::report::{difference, missing, plain};
 
 /// What there is of a set.
 #[derive(Clone, Debug, Default)]
@@ -137,6 +137,7 @@ fn owner(set: &MinerSet) -> Option<OwnerReference> {
 fn labels(set: &MinerSet) -> BTreeMap<String, String> {
     let mut labels = set.spec.template.metadata.labels.clone();
     labels.insert(names::LABEL_MINERSET_NAME.to_owned(), names::label_value(&set.name_any()));
+    labels.extend(crate::watch_label(set));
     labels
 }
 
@@ -206,11 +207,6 @@ fn change(set: &MinerSet, miner: &Miner, whole: bool, adopt: bool) -> Option<Val
         patch.extend(spec.map(|spec| ("spec".to_owned(), spec)));
     }
     (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
-fn missing(there: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Option<Value> {
-    let missing: BTreeMap<_, _> = wanted.iter().filter(|(key, value)| there.get(*key) != Some(value)).collect();
-    (!missing.is_empty()).then(|| plain(&missing))
 }
 
 #[cfg(test)]
@@ -358,6 +354,16 @@ mod tests {
         miners[2] = Miner { status: miners[1].status.clone(), ..miners[2].clone() };
         miners[0].status.as_mut().unwrap().observed_generation = 2;
         assert_eq!(planned(&set, &seen(miners)).change, [("a-1".to_owned(), patch)]);
+    }
+
+    #[test]
+    fn whoever_watches_a_set_by_its_label_sees_its_miners_too() {
+        let mut set = minerset(2);
+        let old = children(&set, [0]);
+        set.labels_mut().insert(names::LABEL_WATCH_FILTER.to_owned(), "blue".to_owned());
+        let labels = json!({"apps.onex.io/watch-filter": "blue"});
+        assert_eq!(planned(&set, &seen(old)).change, [("a-0".to_owned(), json!({"metadata": {"labels": labels}}))]);
+        assert_eq!(child(&set, 1).labels()["apps.onex.io/watch-filter"], "blue");
     }
 
     #[test]

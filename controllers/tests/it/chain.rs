@@ -1,12 +1,18 @@
 //! Chains.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
-use kube::api::DeleteParams;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::Request;
+use http::Method;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Service};
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
+use onex_controllers::Settings;
 use onex_crds::{Chain, Miner, MinerSet, conditions};
 use serde_json::{Value, json};
 
-use crate::world::{SYSTEM, USER, World, chain, minerset};
+use crate::world::{SYSTEM, USER, World, chain, minerset, refusing};
 
 fn condition<'a>(chain: &'a Chain, type_: &str) -> Option<&'a onex_crds::Condition> {
     conditions::get(&chain.status.as_ref()?.conditions, type_)
@@ -69,8 +75,48 @@ async fn a_genesis_that_somebody_deletes_is_made_again() {
         .await;
 }
 
+/// A Miner with the label of the chain `genesis` and without an owner.
+fn labelled(namespace: &str, name: &str) -> Value {
+    let mut miner = crate::world::miner(name);
+    miner["metadata"]["namespace"] = Value::from(namespace);
+    miner["metadata"]["labels"] = json!({"apps.onex.io/chain-name": "genesis"});
+    miner
+}
+
+/// B18: in OneX the label alone made a genesis, and a Chain that saw it thought that it had one.
 #[tokio::test]
-async fn a_miner_with_the_label_of_a_chain_is_no_genesis_and_makes_the_name_taken() {
+async fn a_miner_with_the_label_of_a_chain_is_no_genesis() {
+    let world = World::new().await;
+    for (namespace, name) in [(SYSTEM, "impostor"), (USER, "genesis")] {
+        world.apply::<Miner>(namespace, labelled(namespace, name)).await;
+    }
+    let chain = world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+    let genesis = world.running(SYSTEM, "genesis").await;
+    assert_eq!(genesis.controller().unwrap().uid, chain.uid().unwrap());
+    for (namespace, name) in [(SYSTEM, "impostor"), (USER, "genesis")] {
+        assert_eq!(world.running(namespace, name).await.controller(), None);
+        let pod = world.until::<Pod>(namespace, name, |_| true).await;
+        let arguments = pod.spec.unwrap().containers[0].args.clone().unwrap();
+        assert!(arguments.contains(&"--miner".to_owned()), "{arguments:?}");
+    }
+    world.until_there_are::<Service>(SYSTEM, &["genesis"]).await;
+    world.until_there_are::<Service>(USER, &[]).await;
+}
+
+#[tokio::test]
+async fn a_labelled_miner_of_nobody_with_the_name_of_a_genesis_is_adopted() {
+    let world = World::new().await;
+    let orphan = world.apply::<Miner>(SYSTEM, labelled(SYSTEM, "genesis")).await;
+    let chain = world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+    let adopted = world.until::<Miner>(SYSTEM, "genesis", |miner| miner.controller().is_some()).await;
+    assert_eq!(adopted.uid(), orphan.uid());
+    assert_eq!(adopted.controller().unwrap().uid, chain.uid().unwrap());
+    assert_eq!(adopted.spec.miner_type, "S1.SMALL2");
+    world.until::<Service>(SYSTEM, "genesis", |_| true).await;
+}
+
+#[tokio::test]
+async fn a_strangers_miner_with_the_name_of_a_genesis_is_told_of_until_it_goes() {
     let world = World::new().await;
     let mut stranger = crate::world::miner("genesis");
     stranger["metadata"]["namespace"] = Value::from(SYSTEM);
@@ -79,6 +125,77 @@ async fn a_miner_with_the_label_of_a_chain_is_no_genesis_and_makes_the_name_take
     let chain = world.until::<Chain>(SYSTEM, "genesis", |chain| condition(chain, "MinersCreated").is_some()).await;
     assert_eq!(condition(&chain, "MinersCreated").unwrap().reason, "MinerCreationFailed");
     assert_eq!(chain.status.unwrap().miner_ref, None);
+    world.delete::<Miner>(SYSTEM, "genesis").await;
+    world
+        .until::<Chain>(SYSTEM, "genesis", |chain| condition(chain, "MinersCreated").is_some_and(|made| made.is_true()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_genesis_service_that_leads_astray_is_mended() {
+    let world = World::with_chain().await;
+    world.running(SYSTEM, "genesis").await;
+    let made = world.until::<Service>(SYSTEM, "genesis", |_| true).await;
+    let astray = json!({"spec": {"selector": {"apps.onex.io/minerset-name": "other", "app": "mine"}}});
+    world.patch::<Service>(SYSTEM, "genesis", astray).await;
+    let selector = made.spec.unwrap().selector;
+    world.until::<Service>(SYSTEM, "genesis", |service| service.spec.as_ref().unwrap().selector == selector).await;
+}
+
+#[tokio::test]
+async fn a_service_of_somebody_else_is_told_of_and_not_touched() {
+    let world = World::new().await;
+    let spec = json!({"selector": {"app": "mine"}, "ports": [{"port": 80}]});
+    let stranger = json!({"metadata": {"name": "genesis", "namespace": SYSTEM}, "spec": spec});
+    let stranger = world.apply::<Service>(SYSTEM, stranger).await;
+    world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+    let chain = world
+        .until::<Chain>(SYSTEM, "genesis", |chain| {
+            condition(chain, "MinersReady").is_some_and(|ready| ready.reason == "NameTaken @ Miner/genesis")
+        })
+        .await;
+    assert_eq!(condition(&chain, "Ready").unwrap().status, conditions::Truth::False);
+    let there = world.until::<Service>(SYSTEM, "genesis", |_| true).await;
+    assert_eq!(there.resource_version(), stranger.resource_version());
+}
+
+#[tokio::test]
+async fn whoever_watches_a_chain_by_its_label_sees_its_children_too() {
+    let settings = Settings { watch_filter: "blue".to_owned(), ..Settings::default() };
+    let world = World::with(settings, true).await;
+    let blue = |mut object: Value| {
+        object["metadata"]["labels"] = json!({"apps.onex.io/watch-filter": "blue"});
+        object
+    };
+    world.apply::<Chain>(SYSTEM, blue(chain("genesis"))).await;
+    world.apply::<MinerSet>(USER, blue(minerset("a", 2))).await;
+    world.running(SYSTEM, "genesis").await;
+    world.complete_set("a", 2).await;
+}
+
+#[tokio::test]
+async fn a_keystore_that_is_refused_is_told_of_and_tried_again() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = tries.clone();
+    let first_five = move |request: &Request| {
+        let keystore = request.method() == Method::POST && request.uri().path().ends_with("/configmaps");
+        keystore && counted.fetch_add(1, Ordering::Relaxed) < 5
+    };
+    let door = |router| refusing(router, first_five);
+    let world = World::whose_controllers_see(Settings::default(), true, door).await;
+    world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+    let refused = |chain: &Chain| condition(chain, "ConfigMapsCreated").is_some_and(|made| !made.is_true());
+    let told = world.until::<Chain>(SYSTEM, "genesis", refused).await;
+    assert_eq!(
+        condition(&told, "ConfigMapsCreated").unwrap().message,
+        "could not create the keystore: the quota is used up"
+    );
+    let made = |chain: &Chain| condition(chain, "ConfigMapsCreated").is_some_and(|made| made.is_true());
+    world.until::<Chain>(SYSTEM, "genesis", made).await;
+    assert_eq!(tries.load(Ordering::Relaxed), 6);
+    let events = world.api::<Event>(SYSTEM).list(&ListParams::default()).await.unwrap();
+    let about: Vec<_> = events.into_iter().filter(|event| event.reason.as_deref() == Some("FailedCreate")).collect();
+    assert_eq!(about[0].message.as_deref(), Some("could not create the keystore: the quota is used up"));
 }
 
 #[tokio::test]

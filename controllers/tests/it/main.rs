@@ -7,6 +7,7 @@ mod garbage;
 mod miner;
 mod minerset;
 mod namespace;
+mod provider;
 mod samples;
 mod stopping;
 mod world;

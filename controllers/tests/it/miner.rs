@@ -1,10 +1,22 @@
 //! Miners and their Pods.
 
+use std::future::ready;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use futures::StreamExt;
+use futures::stream::once;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::ResourceExt;
 use kube::api::ListParams;
+use onex_controllers::{Name, Settings};
 use onex_crds::{Chain, FailureReason, Miner, Phase, conditions};
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::world::{SYSTEM, USER, World, chain, miner};
 
@@ -134,6 +146,64 @@ async fn a_paused_miner_is_left_alone() {
     assert!(world.api::<Pod>(USER).get_opt("free").await.unwrap().is_none());
     world.patch::<Miner>(USER, "free", json!({"metadata": {"annotations": {"apps.onex.io/paused": null}}})).await;
     world.running(USER, "free").await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_replaced_because_its_miner_changed_is_nothing_to_warn_of() {
+    let world = World::free().await;
+    let before = world.until::<Pod>(USER, "free", |_| true).await;
+    world.patch::<Pod>(USER, "free", json!({"metadata": {"finalizers": ["test.onex.io/hold"]}})).await;
+    world.patch::<Miner>(USER, "free", json!({"spec": {"minerType": "S1.SMALL1"}})).await;
+    world.until::<Miner>(USER, "free", |miner| health(miner) == "PodReplaced").await;
+    world.patch::<Pod>(USER, "free", json!({"metadata": {"finalizers": null}})).await;
+    world.until::<Pod>(USER, "free", |pod| pod.uid() != before.uid()).await;
+    world.running(USER, "free").await;
+    assert_eq!(world.reasons(USER, "free").await, ["SuccessfulCreate", "SuccessfulSetPodRef"]);
+}
+
+/// The watch of the Pods ends as if its history were gone, and the list that follows has to wait.
+fn blindfolded(router: Router, blind: watch::Receiver<bool>) -> Router {
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let mut blind = blind.clone();
+        async move {
+            if request.uri().path() != "/api/v1/pods" {
+                return next.run(request).await;
+            }
+            let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            if !watches {
+                blind.wait_for(|blind| !blind).await.unwrap();
+                return next.run(request).await;
+            }
+            let expired =
+                json!({"kind": "Status", "status": "Failure", "reason": "Expired", "message": "", "code": 410});
+            let expired = format!("{}\n", json!({"type": "ERROR", "object": expired}));
+            let (parts, body) = next.run(request).await.into_parts();
+            let blindfold = async move { drop(blind.wait_for(|blind| *blind).await.unwrap()) };
+            let frames = body.into_data_stream().take_until(Box::pin(blindfold));
+            Response::from_parts(parts, Body::from_stream(frames.chain(once(ready(Ok(expired.into()))))))
+        }
+    }))
+}
+
+/// The list after a watch that broke shows what is there; a Pod that went meanwhile was missed until the next resync.
+#[tokio::test]
+async fn a_pod_that_is_lost_while_nobody_watches_is_made_again() {
+    let (blindfold, blind) = watch::channel(false);
+    let settings = Settings { controllers: vec![Name::Chain, Name::Miner], ..Settings::default() };
+    let world = World::whose_controllers_see(settings, true, |router| blindfolded(router, blind)).await;
+    world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+    world.apply::<Miner>(USER, miner("free")).await;
+    world.running(USER, "free").await;
+    let before = world.until::<Pod>(USER, "free", |_| true).await;
+    // The last write of a pass is answered by another pass, which must not be the one that misses the Pod.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    blindfold.send_replace(true);
+    world.delete::<Pod>(USER, "free").await;
+    world.until_gone::<Pod>(USER, "free").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.api::<Miner>(USER).get("free").await.unwrap().phase(), Phase::Running, "somebody saw it");
+    blindfold.send_replace(false);
+    world.until::<Pod>(USER, "free", |pod| pod.uid() != before.uid()).await;
 }
 
 #[tokio::test]

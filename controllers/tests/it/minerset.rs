@@ -1,13 +1,18 @@
 //! MinerSets.
 
-use k8s_openapi::api::core::v1::Pod;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::Request;
+use http::Method;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use onex_controllers::Settings;
 use onex_crds::{Chain, Miner, MinerSet, conditions};
 use serde_json::{Value, json};
 
-use crate::world::{SYSTEM, USER, World, chain, minerset};
+use crate::world::{Making, SYSTEM, USER, World, chain, minerset, refusing};
 
 impl World {
     async fn scale(&self, name: &str, replicas: i32) {
@@ -221,6 +226,71 @@ async fn sets_with_generated_names_do_not_share_their_miners() {
         world.complete_set(&set.name_any(), 1).await;
         world.running(USER, &format!("{}-0", set.name_any())).await;
     }
+}
+
+/// On another Kubernetes nobody admits sets: such a set selected nothing, saw none of its Miners, and tried to make them
+/// again and again.
+#[tokio::test]
+async fn a_set_that_nobody_admitted_keeps_its_miners_all_the_same() {
+    let apiserver = onex_apiserver::Settings {
+        disable_admission: vec!["MinerSet".to_owned()],
+        ..onex_apiserver::Settings::default()
+    };
+    let world = World::made_of(Making { apiserver, ..Making::default() }).await;
+    world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+    let set = world.apply::<MinerSet>(USER, minerset("a", 3)).await;
+    assert_eq!(set.selector_text(), "", "somebody admitted it");
+    let set = world.complete_set("a", 3).await;
+    assert_eq!(set.status.unwrap().selector, "apps.onex.io/minerset=a");
+    world.scale("a", 1).await;
+    world.complete_set("a", 1).await;
+    world.until_all::<Miner>(USER, |miners| miners.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_set_whose_miners_are_refused_says_which_and_why_and_goes_on_when_they_are_not() {
+    let (tries, quota) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (tried, allowed) = (tries.clone(), quota.clone());
+    let beyond_the_quota = move |request: &Request| {
+        let miner = request.method() == Method::POST && request.uri().path().ends_with(&format!("/{USER}/miners"));
+        miner && tried.fetch_add(1, Ordering::Relaxed) >= allowed.load(Ordering::Relaxed)
+    };
+    let door = |router| refusing(router, beyond_the_quota);
+    let world = World::whose_controllers_see(Settings::default(), true, door).await;
+    world.apply::<Chain>(SYSTEM, chain("genesis")).await;
+    world.apply::<MinerSet>(USER, minerset("a", 12)).await;
+    let set = world.until::<MinerSet>(USER, "a", |set| conditions::is_false(set.conditions(), "MinersCreated")).await;
+    let created = conditions::get(set.conditions(), "MinersCreated").unwrap();
+    assert_eq!(created.reason, "MinerCreationFailed");
+    assert_eq!(created.message, "could not create miner a-0: the quota is used up");
+    assert_eq!(conditions::get(set.conditions(), "Ready").unwrap().reason, "MinerCreationFailed");
+    let failures = |events: &[Event]| -> usize {
+        let failures = events.iter().filter(|event| event.reason.as_deref() == Some("FailedCreate"));
+        failures.map(|event| event.series.as_ref().and_then(|series| series.count).unwrap_or(1) as usize).sum()
+    };
+    let told = failures(&world.until_all::<Event>(USER, |events| failures(events) > 1).await);
+    // Every pass tries twelve, and tells once.
+    assert!(told * 12 <= tries.load(Ordering::Relaxed), "{told} times of {tries:?}");
+    quota.store(usize::MAX, Ordering::Relaxed);
+    world.complete_set("a", 12).await;
+}
+
+#[tokio::test]
+async fn miners_and_sets_can_be_selected_by_their_fields() {
+    let world = World::set(2).await;
+    world.apply::<Miner>(USER, crate::world::miner("free")).await;
+    world.patch::<Miner>(USER, "free", json!({"spec": {"minerType": "S1.SMALL1"}})).await;
+    let by = |fields: &str| ListParams::default().fields(fields);
+    let miners = async |fields| {
+        let there = world.api::<Miner>(USER).list(&by(fields)).await.unwrap();
+        there.iter().map(ResourceExt::name_any).collect::<Vec<_>>()
+    };
+    assert_eq!(miners("spec.minerType=M1.MEDIUM2").await, ["a-0", "a-1"]);
+    assert_eq!(miners("spec.minerType!=M1.MEDIUM2").await, ["free"]);
+    let sets = async |fields| world.api::<MinerSet>(USER).list(&by(fields)).await.unwrap().items.len();
+    assert_eq!((sets("status.replicas=2").await, sets("status.replicas=3").await), (1, 0));
+    let refused = world.api::<Miner>(USER).list(&by("spec.chainName=genesis")).await.unwrap_err();
+    assert!(matches!(refused, kube::Error::Api(status) if status.code == 400));
 }
 
 #[tokio::test]

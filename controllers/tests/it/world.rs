@@ -5,8 +5,12 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
+use axum::{Json, Router};
 use futures::StreamExt;
+use http::StatusCode;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -30,6 +34,25 @@ pub struct World {
     _stop: DropGuard,
 }
 
+/// What a [`World`] is made of, where it is not the usual.
+pub struct Making<Door> {
+    pub settings: Settings,
+    pub apiserver: onex_apiserver::Settings,
+    /// Whether Pods become ready at once.
+    pub kubelet: bool,
+    /// Through which the controllers reach the apiserver; the test and the kubelet go straight in.
+    pub door: Door,
+    /// Where Pods live, if not in this world.
+    pub provider: Option<Client>,
+}
+
+impl Default for Making<fn(Router) -> Router> {
+    fn default() -> Self {
+        let (settings, apiserver) = Default::default();
+        Self { settings, apiserver, kubelet: true, door: |router| router, provider: None }
+    }
+}
+
 impl World {
     /// A platform in which every Pod becomes ready at once.
     pub async fn new() -> Self {
@@ -42,16 +65,20 @@ impl World {
     }
 
     pub async fn with(settings: Settings, kubelet: bool) -> Self {
-        Self::whose_controllers_see(settings, kubelet, |router| router).await
+        Self::made_of(Making { settings, kubelet, ..Making::default() }).await
     }
 
-    /// A platform whose controllers reach the apiserver through `door`; the test and the kubelet go straight in.
+    /// A platform whose controllers reach the apiserver through `door`.
     pub async fn whose_controllers_see(settings: Settings, kubelet: bool, door: impl FnOnce(Router) -> Router) -> Self {
+        let Making { apiserver, provider, .. } = Making::default();
+        Self::made_of(Making { settings, apiserver, kubelet, door, provider }).await
+    }
+
+    pub async fn made_of<Door: FnOnce(Router) -> Router>(making: Making<Door>) -> Self {
+        let Making { settings, apiserver, kubelet, door, provider } = making;
         let url = "memory:".parse().unwrap();
         let storage = onex_storage::open(&url, &onex_storage::Settings::default()).await.unwrap();
-        let server = Arc::new(
-            Apiserver::new(onex_apiserver::Settings::default(), Handles { storage, kubelet: None }).await.unwrap(),
-        );
+        let server = Arc::new(Apiserver::new(apiserver, Handles { storage, kubelet: None }).await.unwrap());
         let stop = CancellationToken::new();
         tokio::spawn({
             let (server, stop) = (server.clone(), stop.clone());
@@ -60,7 +87,12 @@ impl World {
         server.ready().await;
         let router = server.router_as("admin", &["system:masters"]);
         let client = onex_client::over_router(router.clone(), "default");
-        tokio::spawn(Controllers::new(settings, onex_client::over_router(door(router), "default")).run(stop.clone()));
+        let controllers = Controllers::new(settings, onex_client::over_router(door(router), "default"));
+        let controllers = match provider {
+            Some(provider) => controllers.with_provider(provider),
+            None => controllers,
+        };
+        tokio::spawn(controllers.run(stop.clone()));
         if kubelet {
             tokio::spawn(pretend(client.clone(), stop.clone()));
         }
@@ -194,6 +226,20 @@ impl World {
     pub async fn report(&self, namespace: &str, name: &str, ready: &str, message: &str) {
         report(&self.api(namespace), name, ready, message).await.unwrap();
     }
+}
+
+/// A door behind which these requests are refused.
+pub fn refusing(router: Router, which: impl Fn(&Request) -> bool + Clone + Send + Sync + 'static) -> Router {
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let refused = which(&request);
+        async move {
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
+                "message": "the quota is used up",
+            });
+            if refused { (StatusCode::FORBIDDEN, Json(status)).into_response() } else { next.run(request).await }
+        }
+    }))
 }
 
 pub fn chain(name: &str) -> Value {

@@ -216,10 +216,10 @@ impl Group<'_> {
 }
 
 /// Name, what it speaks, verbs.
-type Part<'a> = (&'a str, (&'a str, &'a str, &'a str), &'a [&'a str]);
+pub(crate) type Part<'a> = (&'a str, (&'a str, &'a str, &'a str), &'a [&'a str]);
 
 /// The subresources of a kind, in the order of their names.
-fn parts(kind: &Kind) -> Vec<Part<'_>> {
+pub(crate) fn parts(kind: &Kind) -> Vec<Part<'_>> {
     let mut parts: Vec<Part<'_>> = kind.subresources.iter().map(|part| (part.name, part.speaks, part.verbs)).collect();
     if kind.status {
         parts.push(("status", (&kind.group, &kind.version, &kind.kind), PART_VERBS));

@@ -201,6 +201,37 @@ async fn health_is_told_check_by_check() {
 }
 
 #[tokio::test]
+async fn what_strangers_make_up_is_no_label_of_the_metrics() {
+    use tower::ServiceExt;
+    let world = World::new().await;
+    for path in ["pods/p/made%22up%0Aline", "pods/p/exec", "made%22up/x", "pods/p/log"] {
+        let request = http::Request::get(format!("/api/v1/namespaces/default/{path}"));
+        let response = world.server.router().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 403, "{path}");
+    }
+    let metrics = world.get("/metrics").await.text;
+    assert!(!metrics.contains("made") && !metrics.contains("exec"), "{metrics}");
+    let series = |subresource: &str| {
+        format!(
+            r#"apiserver_request_total{{verb="GET",group="",version="v1",resource="pods",subresource="{subresource}",code="403"}}"#
+        )
+    };
+    assert!(metrics.contains(&format!("{} 2\n", series(""))), "{metrics}");
+    assert!(metrics.contains(&format!("{} 1\n", series("log"))), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_no_longer_in_flight() {
+    let world = World::new().await;
+    let endless = axum::body::Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let request = world.send(Method::POST, MAPS, &[], endless);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(50), request).await.is_err());
+    let metrics = world.get("/metrics").await.text;
+    // The one is who asks.
+    assert!(metrics.contains("\napiserver_current_inflight_requests 1\n"), "{metrics}");
+}
+
+#[tokio::test]
 async fn what_no_node_offers_is_said_so() {
     let world = World::new().await;
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});

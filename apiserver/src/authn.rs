@@ -44,6 +44,11 @@ impl User {
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }
+
+    /// Whether this is a part of the platform itself, under the names that `onex` gives to its parts.
+    pub fn is_own_part(&self) -> bool {
+        ["system:onex-", "system:node:"].iter().any(|prefix| self.name.starts_with(prefix))
+    }
 }
 
 /// Static tokens. Only their hashes are kept.

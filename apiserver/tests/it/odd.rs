@@ -422,3 +422,26 @@ async fn no_error_is_much_longer_than_what_caused_it() {
     let answer = world.post(&format!("{MAPS}?fieldValidation=Strict"), object).await;
     assert_eq!(answer.says(400).matches("unknown field").count(), 100);
 }
+
+#[tokio::test]
+async fn what_is_wrong_a_hundred_thousand_times_is_said_a_hundred_times() {
+    let world = World::new().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": vec![json!({"port": 0}); 285_000]}});
+    let labels: serde_json::Map<String, Value> = (0..200_000).map(|n| (format!("-{n}"), "".into())).collect();
+    let miners: serde_json::Map<String, Value> = (0..100_000).map(|n| (format!("-{n}"), "".into())).collect();
+    let mut set = set("a");
+    set["spec"]["template"]["metadata"] = json!({"labels": miners});
+    for (path, object) in
+        [(services, service), (MAPS, json!({"metadata": {"name": "m", "labels": labels}})), (SETS, set)]
+    {
+        let answer = world.post(path, object).await;
+        let message = answer.says(422);
+        assert_eq!(answer.json()["details"]["causes"].as_array().unwrap().len(), 100, "{path}");
+        assert!(message.contains(", and at least ") && message.ends_with(" more]"), "{path}: {message}");
+        assert!(answer.text.len() < 100_000, "{path}: {}", answer.text.len());
+    }
+    let answer = world.post(MAPS, map(&"N".repeat(1_000_000))).await;
+    answer.is(422);
+    assert!(answer.text.len() < 20_000, "{}", answer.text.len());
+}

@@ -313,9 +313,15 @@ fn walk(value: &mut Value, schema: &Schema, path: &mut Vec<String>, owner: &str,
                 path.pop();
             }
         }
+        (Shape::String(format), Value::String(text)) if format == "byte" => match from_base64(text) {
+            Ok(bytes) => *text = BASE64.encode(bytes), // as Go would write it
+            Err(wrong) => {
+                decoded.wrong.get_or_insert(wrong);
+            }
+        },
         (Shape::String(format), Value::String(text)) => {
             if decoded.wrong.is_none() {
-                decoded.wrong = unreadable(text, format);
+                decoded.wrong = not_time(text, format);
             }
         }
         (Shape::IntOrString, found) if schema.quantity => {
@@ -380,10 +386,9 @@ fn unnull(value: &mut Value, schema: &Schema) {
 /// The format of times with six digits of a second: those of leases and events.
 const MICRO_TIME: &str = "micro-time";
 
-/// What is wrong with a text that must be base64, or a time.
-fn unreadable(text: &str, format: &str) -> Option<String> {
+/// What is wrong with a text that must be a time.
+fn not_time(text: &str, format: &str) -> Option<String> {
     let layout = match format {
-        "byte" => return not_base64(text),
         "date-time" if !is_time(text, None) => "2006-01-02T15:04:05Z07:00",
         MICRO_TIME if !is_time(text, Some(6)) => "2006-01-02T15:04:05.000000Z07:00",
         _ => return None,
@@ -412,16 +417,19 @@ fn is_like(text: &str, pattern: &str) -> bool {
     text.len() == pattern.len() && text.bytes().zip(pattern.bytes()).all(alike)
 }
 
-fn not_base64(text: &str) -> Option<String> {
-    // As Go reads it: line breaks do not count, and bits that are left over at the end may be anything.
-    let lenient = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+/// As Go reads it: line breaks do not count, and bits that are left over at the end may be anything.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
+fn from_base64(text: &str) -> Result<Vec<u8>, String> {
     let plain: Vec<u8> = text.bytes().filter(|b| !matches!(b, b'\r' | b'\n')).collect();
-    let at = match GeneralPurpose::new(&STANDARD, lenient).decode(&plain) {
-        Ok(_) => return None,
-        Err(DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _)) => at,
-        Err(_) => plain.len(),
-    };
-    Some(format!("illegal base64 data at input byte {at}"))
+    BASE64.decode(&plain).map_err(|error| {
+        let at = match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            _ => plain.len(),
+        };
+        format!("illegal base64 data at input byte {at}")
+    })
 }
 
 /// As Kubernetes does, no more is complained of than anybody reads.

@@ -64,6 +64,22 @@ async fn what_is_no_base64_and_no_time_is_refused_in_the_words_of_go() {
     world.post(leases, lease("2026-01-02T03:04:05.000006Z")).await.is(201);
 }
 
+#[tokio::test]
+async fn base64_is_read_as_leniently_as_in_go_and_stored_in_one_way() {
+    let world = World::new().await;
+    let written = "aGVs\nbG8s\r\nd29ybGR=\n"; // broken into lines, and with a bit left over
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let made = world.post(secrets, json!({"metadata": {"name": "s"}, "data": {"k": written}})).await.is(201);
+    assert_eq!(made["data"]["k"], "aGVsbG8sd29ybGQ=");
+    let map = json!({"metadata": {"name": "m"}, "binaryData": {"k": written}});
+    assert_eq!(world.post(MAPS, map).await.is(201)["binaryData"]["k"], "aGVsbG8sd29ybGQ=");
+    let patched = world.merge(&format!("{secrets}/s"), json!({"data": {"k": "eA=\n="}})).await.is(200);
+    assert_eq!(patched["data"]["k"], "eA==");
+    let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"k": written}});
+    let apply = world.patch("application/apply-patch+yaml", &format!("{secrets}/a?fieldManager=m"), object).await;
+    assert_eq!(apply.is(201)["data"]["k"], "aGVsbG8sd29ybGQ=");
+}
+
 /// One object that Go cannot decode ends every informer of its kind, so none may be stored.
 #[tokio::test]
 async fn what_go_cannot_read_is_not_stored() {

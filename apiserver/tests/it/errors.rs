@@ -188,7 +188,10 @@ async fn health_is_told_check_by_check() {
     let page = world.get("/readyz?verbose").await;
     assert!(page.text.contains("[+]ping ok") && page.text.ends_with("readyz check passed\n"), "{}", page.text);
     assert_eq!(world.get("/livez?exclude=ping&verbose").await.text.lines().next(), Some("[+]ping excluded: ok"));
-    assert_eq!(world.get("/livez/bogus").await.code, 404);
+    assert_eq!(world.get("/readyz/poststarthook/start-system-namespaces-controller").await.text, "ok");
+    for bogus in ["/livez/bogus", "/readyz/poststarthook", "/readyz/ping/more"] {
+        assert_eq!(world.get(bogus).await.code, 404, "{bogus}");
+    }
     assert_eq!(world.get("/version").await.is(200)["minor"], "33");
     let metrics = world.get("/metrics").await.text;
     assert!(

@@ -182,6 +182,31 @@ async fn static_tokens_say_who_one_is() {
     assert_eq!(ask("nobody").await, 401);
 }
 
+/// Connections are kept for days: who was an administrator when one began may be nobody by now.
+#[tokio::test]
+async fn a_certificate_counts_for_as_long_as_it_is_good_and_no_longer_than_that() {
+    use onex_daemon::{listener::Peer, pki::Authority};
+    use tower::ServiceExt;
+    let world = World::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let admin = Authority::open_or_create(directory.path()).unwrap().issue_client("admin", "system:masters").unwrap();
+    let peer = Peer::new("127.0.0.1:1".parse().unwrap(), &[admin.certificate().clone()]);
+    let ask = async |peer: &Peer| {
+        let request = http::Request::get("/api/v1/secrets").extension(peer.clone());
+        let response = world.server.router().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        response.status().as_u16()
+    };
+    assert_eq!(ask(&peer).await, 200);
+    let (from, until) = peer.subject.as_ref().unwrap().validity.clone().into_inner();
+    for shift in [from - until, until - from] {
+        let mut other = peer.clone();
+        std::sync::Arc::make_mut(other.subject.as_mut().unwrap()).validity = from + shift..=until + shift;
+        assert_eq!(ask(&other).await, 401);
+    }
+    let nobody = Peer { subject: None, ..peer };
+    assert_eq!(ask(&nobody).await, 401);
+}
+
 #[tokio::test]
 async fn health_is_told_check_by_check() {
     let world = World::new().await;

@@ -9,6 +9,7 @@ mod list;
 mod odd;
 mod patch;
 mod paths;
+mod sockets;
 mod watch;
 mod world;
 mod write;

@@ -76,8 +76,8 @@ impl Documents {
         }))
     }
 
-    /// The document at any other path, given as its segments: `["apis", "apps.onex.io"]`. Where there is an aggregated form,
-    /// `wanted` is the version of it that the client prefers: `v2` or `v2beta1`.
+    /// The document at any other path, given as its segments: `["apis", "apps.onex.io"]`. Where there is an aggregated
+    /// form, `wanted` is the version of it that the client prefers: `v2` or `v2beta1`.
     pub fn get(&self, path: &[&str], wanted: Option<&str>) -> Option<Document> {
         let table = self.kinds.table();
         let printed = {

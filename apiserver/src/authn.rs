@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, header};
-use onex_daemon::{listener::Peer, pki};
+use onex_daemon::listener::Peer;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -43,6 +43,11 @@ impl User {
     /// Whether the user is in the group.
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
+    }
+
+    /// Whether this is a part of the platform itself, under the names that `onex` gives to its parts.
+    pub fn is_own_part(&self) -> bool {
+        ["system:onex-", "system:node:"].iter().any(|prefix| self.name.starts_with(prefix))
     }
 }
 
@@ -137,10 +142,11 @@ fn impersonated(user: &User, headers: &HeaderMap) -> Result<Option<User>, Status
 }
 
 fn identify(server: &Inner, request: &Request) -> Option<User> {
-    let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificates.first());
-    if let Some(certificate) = certificate {
-        let subject = pki::subject(certificate).filter(|subject| !subject.common_name.is_empty())?;
-        return Some(User::new(&subject.common_name, subject.organizations));
+    if let Some(peer) = request.extensions().get::<Peer>().filter(|peer| !peer.certificates.is_empty()) {
+        let subject = peer.subject.as_ref().filter(|subject| !subject.common_name.is_empty())?;
+        // The handshake looked at it too, but the connection may be older than what it showed then is good for.
+        let valid = subject.validity.contains(&server.now());
+        return valid.then(|| User::new(&subject.common_name, subject.organizations.clone()));
     }
     match request.headers().get(header::AUTHORIZATION).map(|v| v.to_str().unwrap_or_default()) {
         None => Some(ANONYMOUS.clone()),

@@ -64,8 +64,20 @@ impl Documents {
         Self { kinds: kinds.clone(), printed: Mutex::new(None) }
     }
 
-    /// The document at a path, given as its segments: `["apis", "apps.onex.io"]`. Where there is an aggregated form,
-    /// `wanted` is the version of it that the client prefers: `v2` or `v2beta1`.
+    /// The legacy document at `/api`, for a client that found us at `address`.
+    pub fn core_versions(&self, address: &str) -> Document {
+        let table = self.kinds.table();
+        let versions = groups(&table.kinds).into_iter().find(|group| group.name.is_empty()).map(|group| group.versions);
+        Document::legacy(&json!({
+            "kind": "APIVersions",
+            "versions": versions.unwrap_or_default(),
+            // The client has found us already; no other address is better for any network.
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+        }))
+    }
+
+    /// The document at any other path, given as its segments: `["apis", "apps.onex.io"]`. Where there is an aggregated
+    /// form, `wanted` is the version of it that the client prefers: `v2` or `v2beta1`.
     pub fn get(&self, path: &[&str], wanted: Option<&str>) -> Option<Document> {
         let table = self.kinds.table();
         let printed = {
@@ -91,7 +103,6 @@ fn all(kinds: &[Arc<Kind>]) -> HashMap<(String, &'static str), Document> {
     let mut legacy = |path: String, content: Value| {
         documents.insert((path, PLAIN), Document::legacy(&content));
     };
-    legacy("api".to_owned(), core_versions(&groups));
     let named = || groups.iter().filter(|group| !group.name.is_empty());
     let list: Vec<Value> = named().map(Group::legacy).collect();
     legacy("apis".to_owned(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}));
@@ -118,16 +129,6 @@ fn all(kinds: &[Arc<Kind>]) -> HashMap<(String, &'static str), Document> {
         }
     }
     documents
-}
-
-fn core_versions(groups: &[Group<'_>]) -> Value {
-    let versions = groups.iter().find(|group| group.name.is_empty()).map(|group| group.versions.clone());
-    json!({
-        "kind": "APIVersions",
-        "versions": versions.unwrap_or_default(),
-        // The client has found us already; no other address is better for any network.
-        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
-    })
 }
 
 /// A group and its kinds. Versions are in the order of preference.
@@ -216,10 +217,10 @@ impl Group<'_> {
 }
 
 /// Name, what it speaks, verbs.
-type Part<'a> = (&'a str, (&'a str, &'a str, &'a str), &'a [&'a str]);
+pub(crate) type Part<'a> = (&'a str, (&'a str, &'a str, &'a str), &'a [&'a str]);
 
 /// The subresources of a kind, in the order of their names.
-fn parts(kind: &Kind) -> Vec<Part<'_>> {
+pub(crate) fn parts(kind: &Kind) -> Vec<Part<'_>> {
     let mut parts: Vec<Part<'_>> = kind.subresources.iter().map(|part| (part.name, part.speaks, part.verbs)).collect();
     if kind.status {
         parts.push(("status", (&kind.group, &kind.version, &kind.kind), PART_VERBS));
@@ -306,7 +307,7 @@ mod tests {
         insta::assert_json_snapshot!(
             "legacy",
             json!({
-                "/api": page(&["api"]),
+                "/api": read(Some(documents.core_versions("10.0.0.1:52443"))),
                 "/apis": page(&["apis"]),
                 "/apis/apps.onex.io": page(&["apis", "apps.onex.io"]),
                 "/api/v1": page(&["api", "v1"]),

@@ -40,15 +40,13 @@ fn failing(server: &Inner, page: &str) -> Vec<&'static str> {
     checks(page).iter().copied().filter(|check| !works(server, check)).collect()
 }
 
-/// Answers one of the pages, or one check of it.
-pub(crate) fn answer(server: &Inner, page: &str, check: Option<&str>, query: &str) -> Response {
+/// Answers one of the pages, or one check of it if that is not empty.
+pub(crate) fn answer(server: &Inner, page: &str, check: &str, query: &str) -> Response {
     let has = |name: &str| pairs(query).any(|(k, _)| k == name);
     let excluded = pairs(query).filter(|(k, _)| k == "exclude");
     let excluded: Vec<String> = excluded.map(|(_, v)| ours(&v).to_owned()).collect();
-    let wanted: Vec<&str> = match check.map(ours) {
-        Some(check) => checks(page).iter().copied().filter(|c| *c == check).collect(),
-        None => checks(page).to_vec(),
-    };
+    let mut wanted = checks(page).to_vec();
+    wanted.retain(|name| check.is_empty() || *name == ours(check));
     if wanted.is_empty() {
         return text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned());
     }

@@ -30,7 +30,7 @@ impl InFlight {
 /// Answers 429 when all places are taken. Parts of the platform itself are never turned away.
 pub(crate) async fn in_flight(State(server): State<Arc<Inner>>, request: Request, next: Next) -> Response {
     let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
-    let own = request.extensions().get::<User>().is_some_and(|user| user.name.starts_with("system:onex:"));
+    let own = request.extensions().get::<User>().is_some_and(User::is_own_part);
     if target.is_long_running() || own {
         return next.run(request).await;
     }

@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use onex_crds::{Invalid, Problem};
 use serde_json::{Map, Value};
 
-use crate::kinds::{Kind, Names};
+use crate::{
+    kinds::{Kind, Names},
+    status::is_enough,
+};
 
 /// All annotations of an object together may be this many bytes.
 pub const ANNOTATIONS_BYTES: usize = 256 * 1024;
@@ -82,6 +85,9 @@ pub fn leave_out_empty(meta: &mut Value) {
 /// Complaints about a map of labels, each at `field`.
 pub fn check_labels(labels: &Value, field: &str, wrong: &mut Vec<Invalid>) {
     for (key, value) in labels.as_object().into_iter().flatten() {
+        if is_enough(wrong) {
+            return;
+        }
         refuse(field, key, qualified_name(key), wrong);
         let value = value.as_str().unwrap_or_default();
         refuse(field, value, label_value(value), wrong);
@@ -91,6 +97,9 @@ pub fn check_labels(labels: &Value, field: &str, wrong: &mut Vec<Invalid>) {
 fn check_annotations(annotations: &Value, wrong: &mut Vec<Invalid>) {
     let mut bytes = 0;
     for (key, value) in annotations.as_object().into_iter().flatten() {
+        if is_enough(wrong) {
+            return;
+        }
         refuse("metadata.annotations", key, qualified_name(&key.to_lowercase()), wrong);
         bytes += key.len() + value.as_str().unwrap_or_default().len();
     }
@@ -103,6 +112,9 @@ fn check_owners(owners: &Value, wrong: &mut Vec<Invalid>) {
     let field = "metadata.ownerReferences";
     let mut controller: Option<&str> = None;
     for owner in owners.as_array().into_iter().flatten() {
+        if is_enough(wrong) {
+            return;
+        }
         let version = text(owner, "apiVersion");
         if version.is_empty() || version.ends_with('/') {
             wrong.push(Invalid::value(format!("{field}.apiVersion"), version, "version must not be empty"));
@@ -135,6 +147,9 @@ fn check_finalizers(finalizers: &Value, kind: &Kind, wrong: &mut Vec<Invalid>) {
     let field = "metadata.finalizers";
     let names = strings(finalizers);
     for name in &names {
+        if is_enough(wrong) {
+            return;
+        }
         refuse(field, name, qualified_name(name), wrong);
         // Only the core insists on this; elsewhere a bare word is a finalizer like any other.
         if kind.group.is_empty()
@@ -155,6 +170,9 @@ fn check_finalizers(finalizers: &Value, kind: &Kind, wrong: &mut Vec<Invalid>) {
 pub fn check_managers(entries: &Value) -> Vec<Invalid> {
     let mut wrong = Vec::new();
     for (index, entry) in entries.as_array().into_iter().flatten().enumerate() {
+        if is_enough(wrong) {
+            return;
+        }
         let at = |part: &str| format!("metadata.managedFields[{index}].{part}");
         // `[{}]` is how clients ask for the managers to be forgotten.
         if entry.as_object().is_none_or(Map::is_empty) {

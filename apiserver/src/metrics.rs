@@ -19,7 +19,7 @@ use axum::{
 use http::{HeaderValue, header};
 use parking_lot::RwLock;
 
-use crate::{Inner, request::Target};
+use crate::{Inner, discovery, request::Target};
 
 /// The upper bounds of the buckets of durations, in seconds.
 const BUCKETS: &[f64] =
@@ -83,19 +83,39 @@ impl Metrics {
 pub(crate) async fn count(State(server): State<Arc<Inner>>, request: Request, next: Next) -> Response {
     let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
     let began = Instant::now();
-    let metrics = &server.metrics;
-    metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+    let in_flight = InFlight::one(&server.metrics.in_flight);
     let response = next.run(request).await;
-    metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
-    // Unknown resources are names that anybody can make up.
-    let known = server.kinds.find(&target.group, &target.version, &target.resource).is_some();
-    let (group, version, resource, subresource) =
-        if known { (target.group, target.version, target.resource, target.subresource) } else { Default::default() };
-    metrics.record(
-        (target.verb, group, version, resource, subresource, response.status().as_u16()),
-        began.elapsed().as_secs_f64(),
-    );
+    drop(in_flight);
+    server.metrics.record(labels(&server, target, response.status().as_u16()), began.elapsed().as_secs_f64());
     response
+}
+
+/// Names that are unknown here can be made up by anybody, in any number and of any length: they are no labels.
+fn labels(server: &Inner, target: Target, code: u16) -> Labels {
+    let Target { verb, group, version, resource, mut subresource, .. } = target;
+    let Some(kind) = server.kinds.find(&group, &version, &resource) else {
+        return (verb, String::new(), String::new(), String::new(), String::new(), code);
+    };
+    if !discovery::parts(&kind).iter().any(|(name, ..)| *name == subresource) {
+        subresource.clear();
+    }
+    (verb, group, version, resource, subresource, code)
+}
+
+/// A request that is being answered. It ends with this, also when its client goes away or its handler panics.
+struct InFlight<'a>(&'a AtomicI64);
+
+impl<'a> InFlight<'a> {
+    fn one(count: &'a AtomicI64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Answers `/metrics`.
@@ -138,12 +158,14 @@ fn write_page(server: &Inner, text: &mut String) -> std::fmt::Result {
     writeln!(text, "# TYPE apiserver_longrunning_requests gauge")?;
     for (resource, count) in metrics.watchers.read().iter() {
         let count = count.load(Ordering::Relaxed);
+        let resource = escaped(resource);
         writeln!(text, "apiserver_longrunning_requests{{verb=\"WATCH\",resource=\"{resource}\"}} {count}")?;
     }
     writeln!(text, "# HELP apiserver_storage_objects Objects in the store.")?;
     writeln!(text, "# TYPE apiserver_storage_objects gauge")?;
     for kind in server.kinds.table().kinds.iter().filter(|k| k.conversion.is_none()) {
         let full = if kind.group.is_empty() { kind.plural.clone() } else { format!("{}.{}", kind.plural, kind.group) };
+        let full = escaped(&full);
         writeln!(text, "apiserver_storage_objects{{resource=\"{full}\"}} {}", server.registry.window(kind).count())?;
     }
     writeln!(text, "# HELP onex_storage_revision The revision that reads show.")?;
@@ -162,9 +184,15 @@ fn write_page(server: &Inner, text: &mut String) -> std::fmt::Result {
 
 fn shown((verb, group, version, resource, subresource, code): &Labels) -> String {
     let verb = verb.to_uppercase();
+    let [group, version, resource, subresource] = [group, version, resource, subresource].map(|label| escaped(label));
     format!(
         "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",subresource=\"{subresource}\",code=\"{code}\""
     )
+}
+
+/// A label as it stands between quotes.
+fn escaped(label: &str) -> String {
+    label.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
 }
 
 /// Linux tells; elsewhere nobody is asked.
@@ -172,4 +200,19 @@ fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_end_its_line() {
+        let label = "a\"} 1\nb\\".to_owned();
+        let labels = ("get", label, "v1".to_owned(), "pods".to_owned(), String::new(), 200);
+        assert_eq!(
+            shown(&labels),
+            r#"verb="GET",group="a\"} 1\nb\\",version="v1",resource="pods",subresource="",code="200""#
+        );
+    }
 }

@@ -53,23 +53,31 @@ async fn dispatch(State(server): State<Arc<Inner>>, request: Request) -> Respons
 fn page(server: &Inner, path: &str, request: &Request) -> Result<Response, Status> {
     let header = |name: HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let accept = header(header::ACCEPT);
+    let wanted = negotiate::aggregated(accept);
     let query = request.uri().query().unwrap_or_default();
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
     match parts.as_slice() {
         [] => Ok(json_response(Body::from(paths(server).to_string()))),
-        ["healthz" | "livez" | "readyz", check @ ..] if check.len() < 2 => {
-            Ok(health::answer(server, parts[0], check.first().copied(), query))
+        // Some checks have a slash in their name.
+        [page @ ("healthz" | "livez" | "readyz"), check @ ..] => {
+            Ok(health::answer(server, page, &check.join("/"), query))
         }
         ["version"] => Ok(json_response(Body::from(version::document().to_string()))),
         ["metrics"] => Ok(metrics::page(server)),
+        ["api"] if wanted.is_none() => Ok(discovery_response(server.documents.core_versions(host(request)), "")),
         ["api" | "apis", ..] => {
-            let wanted = negotiate::aggregated(accept);
             let document = server.documents.get(&parts, wanted).ok_or_else(Status::no_such_path)?;
             Ok(discovery_response(document, header(header::IF_NONE_MATCH)))
         }
         ["openapi", rest @ ..] => server.openapi.answer(rest, query, accept, header(header::IF_NONE_MATCH)),
         _ => Err(Status::no_such_path()),
     }
+}
+
+/// Where the client found us. HTTP/2 says it in the URI.
+fn host(request: &Request) -> &str {
+    let named = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    request.uri().authority().map(|authority| authority.as_str()).or_else(named).unwrap_or_default()
 }
 
 fn discovery_response(document: discovery::Document, seen: &str) -> Response {
@@ -140,7 +148,8 @@ pub(crate) fn asked_timeout(query: &str) -> Result<Option<Duration>, Status> {
     if text.is_empty() || text == "0" {
         return Ok(None);
     }
-    go_duration(&text).map(Some).ok_or_else(wrong)
+    let asked = go_duration(&text).ok_or_else(wrong)?;
+    Ok(Some(asked).filter(|asked| !asked.is_zero())) // `0s` is no limit either
 }
 
 /// A duration as Go writes it: `32s`, `1m30s`, `500ms`.
@@ -178,5 +187,14 @@ mod tests {
         assert_eq!(go_duration("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(go_duration("5"), None);
         assert_eq!(go_duration("s"), None);
+    }
+
+    #[test]
+    fn no_time_at_all_means_no_limit() {
+        for query in ["", "timeout=", "timeout=0", "timeout=0s", "timeout=0h0m0s"] {
+            assert!(matches!(asked_timeout(query), Ok(None)), "{query}");
+        }
+        assert!(matches!(asked_timeout("timeout=1ms"), Ok(Some(_))));
+        assert!(asked_timeout("timeout=soon").is_err());
     }
 }

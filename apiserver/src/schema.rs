@@ -12,6 +12,8 @@ use base64::{
 };
 use serde_json::Value;
 
+use crate::builtin::quantity;
+
 /// The shape of one value.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
@@ -25,6 +27,8 @@ pub struct Schema {
     pub preserve_unknown: bool,
     /// The value is a whole object with `apiVersion`, `kind` and `metadata`.
     pub embedded: bool,
+    /// The number or text is an amount such as `500m`.
+    pub quantity: bool,
     /// Server-side apply owns the object, or the map, as a whole.
     pub atomic: bool,
     /// How strategic merge patch merges a list: by this key of its items.
@@ -47,7 +51,7 @@ pub enum Shape {
     Map(Arc<Schema>),
     /// A list.
     List(Arc<Schema>, ListType),
-    /// Text. The format is `byte`, `date-time` or empty.
+    /// Text. The format is `byte`, `date-time`, `micro-time` or empty.
     String(String),
     /// A whole number. The format is `int32` or `int64`.
     Integer(String),
@@ -149,8 +153,13 @@ fn compile(published: &Value, definitions: &Value, path: &mut Vec<String>) -> Sc
         path.push(name.clone());
         let mut schema = compile(target, definitions, path);
         path.pop();
-        if let Shape::Object(object) = &mut schema.shape {
-            object.name = name.rsplit('.').next().unwrap_or_default().to_owned();
+        let go_name = name.rsplit('.').next().unwrap_or_default();
+        match (&mut schema.shape, go_name) {
+            (Shape::Object(object), _) => object.name = go_name.to_owned(),
+            // What these read is narrower than what they publish.
+            (Shape::String(format), "MicroTime") => *format = MICRO_TIME.to_owned(),
+            (_, "Quantity") => schema.quantity = true,
+            _ => {}
         }
         read_extensions(&mut schema, published);
         return schema;
@@ -304,14 +313,26 @@ fn walk(value: &mut Value, schema: &Schema, path: &mut Vec<String>, owner: &str,
                 path.pop();
             }
         }
+        (Shape::String(format), Value::String(text)) if format == "byte" => match from_base64(text) {
+            Ok(bytes) => *text = BASE64.encode(bytes), // as Go would write it
+            Err(wrong) => {
+                decoded.wrong.get_or_insert(wrong);
+            }
+        },
         (Shape::String(format), Value::String(text)) => {
             if decoded.wrong.is_none() {
-                decoded.wrong = unreadable(text, format);
+                decoded.wrong = not_time(text, format);
+            }
+        }
+        (Shape::IntOrString, found) if schema.quantity => {
+            if decoded.wrong.is_none() {
+                decoded.wrong = quantity::unreadable(found);
             }
         }
         (Shape::Boolean, Value::Bool(_))
         | (Shape::Number, Value::Number(_))
-        | (Shape::IntOrString, Value::Number(_) | Value::String(_)) => {}
+        | (Shape::IntOrString, Value::String(_)) => {}
+        (Shape::IntOrString, Value::Number(number)) if fits(number, "int32") => {}
         (Shape::Integer(format), Value::Number(number)) if fits(number, format) => {}
         (shape, found) => {
             if decoded.wrong.is_none() {
@@ -353,7 +374,7 @@ fn walk_object(
 fn unnull(value: &mut Value, schema: &Schema) {
     if value.is_null() && !schema.nullable {
         *value = match &schema.shape {
-            Shape::String(format) if format != "date-time" => "".into(),
+            Shape::String(format) if !matches!(format.as_str(), "date-time" | MICRO_TIME) => "".into(),
             Shape::Integer(_) | Shape::Number | Shape::IntOrString => 0.into(),
             Shape::Boolean => false.into(),
             Shape::Object(_) => Value::Object(serde_json::Map::new()),
@@ -362,27 +383,53 @@ fn unnull(value: &mut Value, schema: &Schema) {
     }
 }
 
-/// What is wrong with a text that must be base64, or a time.
-fn unreadable(text: &str, format: &str) -> Option<String> {
-    match format {
-        "byte" => not_base64(text),
-        "date-time" if text.parse::<jiff::Timestamp>().is_err() || text.as_bytes().get(10) != Some(&b'T') => {
-            Some(format!(r#"parsing time {text:?} as "2006-01-02T15:04:05Z07:00": cannot parse {text:?} as "2006""#))
-        }
-        _ => None,
-    }
+/// The format of times with six digits of a second: those of leases and events.
+const MICRO_TIME: &str = "micro-time";
+
+/// What is wrong with a text that must be a time.
+fn not_time(text: &str, format: &str) -> Option<String> {
+    let layout = match format {
+        "date-time" if !is_time(text, None) => "2006-01-02T15:04:05Z07:00",
+        MICRO_TIME if !is_time(text, Some(6)) => "2006-01-02T15:04:05.000000Z07:00",
+        _ => return None,
+    };
+    Some(format!("parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""))
 }
 
-fn not_base64(text: &str) -> Option<String> {
-    // As Go reads it: line breaks do not count, and bits that are left over at the end may be anything.
-    let lenient = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
-    let plain: Vec<u8> = text.bytes().filter(|b| !matches!(b, b'\r' | b'\n')).collect();
-    let at = match GeneralPurpose::new(&STANDARD, lenient).decode(&plain) {
-        Ok(_) => return None,
-        Err(DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _)) => at,
-        Err(_) => plain.len(),
+/// RFC 3339 as Go reads it, with so many digits after the second where that matters. Nothing else may be stored: a client
+/// of Go fails over a whole list for one time that it cannot read.
+fn is_time(text: &str, digits: Option<usize>) -> bool {
+    let Some((time, rest)) = text.split_at_checked(19) else { return false };
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())),
+        None => ("", rest),
     };
-    Some(format!("illegal base64 data at input byte {at}"))
+    is_like(time, "0000-00-00T00:00:00")
+        && !time.ends_with("60") // Go has no leap seconds
+        && digits.is_none_or(|digits| fraction.len() == digits)
+        && (zone == "Z" || is_like(zone, "+00:00") || is_like(zone, "-00:00"))
+        && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+/// The text is as long as the pattern and has a digit wherever that has a zero.
+fn is_like(text: &str, pattern: &str) -> bool {
+    let alike = |(have, want): (u8, u8)| if want == b'0' { have.is_ascii_digit() } else { have == want };
+    text.len() == pattern.len() && text.bytes().zip(pattern.bytes()).all(alike)
+}
+
+/// As Go reads it: line breaks do not count, and bits that are left over at the end may be anything.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
+fn from_base64(text: &str) -> Result<Vec<u8>, String> {
+    let plain: Vec<u8> = text.bytes().filter(|b| !matches!(b, b'\r' | b'\n')).collect();
+    BASE64.decode(&plain).map_err(|error| {
+        let at = match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            _ => plain.len(),
+        };
+        format!("illegal base64 data at input byte {at}")
+    })
 }
 
 /// As Kubernetes does, no more is complained of than anybody reads.
@@ -414,11 +461,15 @@ fn type_error(found: &Value, shape: &Shape, path: &[String], owner: &str) -> Str
         Value::Null => "null".to_owned(),
     };
     // Go says the number only when a number does not fit; a number where text belongs is just "number".
-    let found = if matches!(shape, Shape::Integer(_) | Shape::Number) {
+    let found = if matches!(shape, Shape::Integer(_) | Shape::Number | Shape::IntOrString) {
         found
     } else {
         found.split(' ').next().unwrap_or_default().to_owned()
     };
+    if matches!(shape, Shape::IntOrString) {
+        // It decodes itself, and so does not know in which field it is.
+        return format!("json: cannot unmarshal {found} into Go value of type int32");
+    }
     format!("json: cannot unmarshal {found} into Go struct field {owner}.{} of type {}", joined(path), go_type(shape))
 }
 
@@ -428,7 +479,7 @@ fn go_type(shape: &Shape) -> String {
         Shape::Object(object) => object.name.clone(),
         Shape::Map(values) => format!("map[string]{}", go_type(&values.shape)),
         Shape::List(items, _) => format!("[]{}", go_type(&items.shape)),
-        Shape::String(format) if format == "date-time" => "time.Time".to_owned(),
+        Shape::String(format) if matches!(format.as_str(), "date-time" | MICRO_TIME) => "time.Time".to_owned(),
         Shape::String(_) => "string".to_owned(),
         Shape::Integer(format) if format.is_empty() => "int64".to_owned(),
         Shape::Integer(format) => format.clone(),

@@ -54,6 +54,21 @@ impl About<'_> {
     }
 }
 
+/// No answer names more causes than this, as nobody reads more.
+const MOST_CAUSES: usize = 100;
+/// And of what the client wrote itself, no more bytes than this are said in one piece.
+const MOST_TEXT: usize = 1024;
+
+/// More is wrong than will be told: a check may stop here. One request must not make a hundred times its size of answer.
+pub fn is_enough(wrong: &[Invalid]) -> bool {
+    wrong.len() > MOST_CAUSES
+}
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MOST_TEXT));
+    text
+}
+
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: Value::Null, proceed: None }
@@ -141,6 +156,7 @@ impl Status {
     pub fn apply_conflict(message: String, conflicts: &[(String, String)]) -> Self {
         let causes: Vec<Value> = conflicts
             .iter()
+            .take(MOST_CAUSES)
             .map(|(field, message)| json!({"reason": "FieldManagerConflict", "message": message, "field": field}))
             .collect();
         Self::new(409, "Conflict", message).with(json!({ "causes": causes }))
@@ -166,20 +182,26 @@ impl Status {
         Self::new(415, "UnsupportedMediaType", message)
     }
 
-    /// 422: the object is understood, and wrong.
+    /// 422: the object is understood, and wrong. What is more than anybody reads is only counted.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Invalid]) -> Self {
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-        let texts: Vec<String> = causes.iter().map(ToString::to_string).collect();
+        let (causes, more) = causes.split_at(causes.len().min(MOST_CAUSES));
+        let mut texts: Vec<String> = causes.iter().map(|cause| cut(cause.to_string())).collect();
+        if !more.is_empty() {
+            texts.push(format!("and at least {} more", more.len()));
+        }
+        let name = cut(name.to_owned());
         let list = if let [one] = texts.as_slice() { one.clone() } else { format!("[{}]", texts.join(", ")) };
         let mut details = json!({ "kind": kind });
         if !name.is_empty() {
-            details["name"] = name.into();
+            details["name"] = name.as_str().into();
         }
         if !group.is_empty() {
             details["group"] = group.into();
         }
-        details["causes"] =
-            causes.iter().map(|c| json!({"reason": c.reason(), "message": c.message(), "field": c.field})).collect();
+        let cause =
+            |c: &Invalid| json!({"reason": c.reason(), "message": cut(c.message()), "field": cut(c.field.clone())});
+        details["causes"] = causes.iter().map(cause).collect();
         Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {list}")).with(details)
     }
 

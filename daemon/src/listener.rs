@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use crate::pki::{self, Subject};
+
 /// What one listener allows its clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -77,6 +79,17 @@ pub struct Peer {
     ///
     /// Empty when the client showed none, and always on a listener without TLS.
     pub certificates: Arc<[CertificateDer<'static>]>,
+    /// Whom its own certificate names, read once for all requests of the connection. `None` also when it names nobody.
+    pub subject: Option<Arc<Subject>>,
+}
+
+impl Peer {
+    /// A client at `address` that showed these, verified already.
+    #[must_use]
+    pub fn new(address: SocketAddr, certificates: &[CertificateDer<'static>]) -> Self {
+        let subject = certificates.first().and_then(pki::subject).map(Arc::new);
+        Self { address, certificates: certificates.into(), subject }
+    }
 }
 
 /// Is cancelled when the listener starts to drain. Every request carries one in its extensions.
@@ -168,8 +181,7 @@ impl Server {
             tracing::debug!(%address, %error, "could not set socket options");
         }
         let Some(acceptor) = &self.tls else {
-            let peer = Peer { address, certificates: Arc::new([]) };
-            return self.http(stream, peer).await;
+            return self.http(stream, Peer::new(address, &[])).await;
         };
         let patience = Duration::from_secs(self.limits.handshake_seconds);
         let handshake = tokio::select! {
@@ -179,7 +191,7 @@ impl Server {
         match handshake {
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-                let peer = Peer { address, certificates: certificates.iter().cloned().collect() };
+                let peer = Peer::new(address, certificates);
                 self.http(stream, peer).await;
             }
             Ok(Err(error)) => tracing::debug!(%address, %error, "the TLS handshake failed"),

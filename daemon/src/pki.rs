@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -88,6 +89,8 @@ pub struct Subject {
     pub common_name: String,
     /// The organizations: Kubernetes' groups.
     pub organizations: Vec<String>,
+    /// From when until when the certificate is good, in seconds since 1970.
+    pub validity: RangeInclusive<i64>,
 }
 
 impl Authority {
@@ -280,14 +283,16 @@ pub fn client_config(authority: &CertificateDer<'static>, identity: Option<&Iden
 
 /// Who `certificate` says its owner is; `None` when it cannot be read or names nobody.
 ///
-/// Says nothing about whether it is true: verify the certificate first, as [`crate::listener::Peer`] has.
+/// Says nothing about whether it is true: verify the certificate first, as [`crate::listener::Peer`] has. And nothing about
+/// whether it still is: a connection can outlive its certificate.
 #[must_use]
 pub fn subject(certificate: &CertificateDer<'_>) -> Option<Subject> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let text = |part: &x509_parser::x509::AttributeTypeAndValue<'_>| part.as_str().ok().map(str::to_owned);
     let common_name = parsed.subject().iter_common_name().next().and_then(text)?;
     let organizations = parsed.subject().iter_organization().filter_map(text).collect();
-    Some(Subject { common_name, organizations })
+    let validity = parsed.validity().not_before.timestamp()..=parsed.validity().not_after.timestamp();
+    Some(Subject { common_name, organizations, validity })
 }
 
 /// The one crypto provider, named each time: a process default could be set by anybody.

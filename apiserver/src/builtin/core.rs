@@ -11,6 +11,7 @@ use super::{
 use crate::{
     kinds::{Hooks, Kind, Names, Subresource},
     meta,
+    status::is_enough,
 };
 
 /// The data of a ConfigMap or a Secret may be this many bytes.
@@ -115,6 +116,9 @@ fn check_config_map(map: &Value, old: Option<&Value>) -> Vec<Invalid> {
 
 fn check_keys(data: &Value, field: &str, wrong: &mut Vec<Invalid>) {
     for key in data.as_object().into_iter().flatten().map(|(key, _)| key) {
+        if is_enough(wrong) {
+            return;
+        }
         refuse(&format!("{field}[{key}]"), key, meta::config_key(key), wrong);
     }
 }
@@ -226,15 +230,24 @@ fn fill_endpoints(endpoints: &mut Value) {
 fn check_endpoints(endpoints: &Value, _old: Option<&Value>) -> Vec<Invalid> {
     let mut wrong = Vec::new();
     for (index, subset) in list(endpoints, "subsets").iter().enumerate() {
+        if is_enough(&wrong) {
+            return wrong;
+        }
         let at = format!("subsets[{index}]");
         if list(subset, "addresses").is_empty() && list(subset, "notReadyAddresses").is_empty() {
             wrong.push(Invalid::required(at.clone(), "must specify `addresses` or `notReadyAddresses`"));
         }
         for (port_index, port) in list(subset, "ports").iter().enumerate() {
+            if is_enough(&wrong) {
+                return wrong;
+            }
             refuse_port(&format!("{at}.ports[{port_index}].port"), &port["port"], &mut wrong);
         }
         for list_name in ["addresses", "notReadyAddresses"] {
             for (address_index, address) in list(subset, list_name).iter().enumerate() {
+                if is_enough(&wrong) {
+                    return wrong;
+                }
                 let ip = text(address, "ip");
                 if ip.parse::<std::net::IpAddr>().is_err() {
                     let field = format!("{at}.{list_name}[{address_index}].ip");

@@ -157,4 +157,26 @@ mod tests {
             }
         }
     }
+
+    /// They were compared each with each, which a megabyte of names turned into minutes.
+    #[test]
+    fn many_names_are_told_apart_in_time() {
+        let some = |make: fn(usize) -> Value| (0..50_000).map(make).collect::<Vec<Value>>();
+        let ports = some(
+            |n| serde_json::json!({"port": n % 65535 + 1, "name": format!("p{n}"), "targetPort": 1, "protocol": "TCP"}),
+        );
+        let service = serde_json::json!({"spec": {"type": "ClusterIP", "ports": ports}});
+        let mounts = some(|n| serde_json::json!({"name": format!("v{n}"), "mountPath": format!("/{n}")}));
+        let volumes = some(|n| serde_json::json!({"name": format!("v{n}")}));
+        let tolerations = some(|n| serde_json::json!({"key": format!("t{n}")}));
+        let containers = serde_json::json!([{"name": "c", "image": "i", "volumeMounts": mounts}]);
+        let spec = serde_json::json!({"containers": containers, "volumes": volumes, "tolerations": tolerations});
+        let pod = serde_json::json!({ "spec": spec });
+        let began = std::time::Instant::now();
+        for (kind, object) in [(service::kind(), service), (pod::kind(), pod)] {
+            let wrong = (kind.hooks.check)(&object, Some(&object));
+            assert!(wrong.is_empty(), "{}: {}", kind.kind, wrong[0]);
+        }
+        assert!(began.elapsed().as_secs() < 8, "{:?}", began.elapsed()); // each with each: over a minute
+    }
 }

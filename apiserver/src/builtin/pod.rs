@@ -1,5 +1,7 @@
 //! Pods: the defaults, the usual mistakes, and what may change.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::Pod;
 use onex_crds::{Invalid, Problem};
 use serde_json::{Map, Value, json};
@@ -11,6 +13,7 @@ use super::{
 use crate::{
     kinds::{Hooks, Kind, Subresource},
     meta,
+    status::is_enough,
 };
 
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
@@ -205,9 +208,12 @@ fn check(pod: &Value, old: Option<&Value>) -> Vec<Invalid> {
     if list(spec, "containers").is_empty() {
         wrong.push(Invalid::required("spec.containers", ""));
     }
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     for kind in CONTAINERS {
         for (index, container) in list(spec, kind).iter().enumerate() {
+            if is_enough(&wrong) {
+                return wrong;
+            }
             check_container(container, &format!("spec.{kind}[{index}]"), &mut names, &volumes, &mut wrong);
         }
     }
@@ -237,9 +243,12 @@ fn check(pod: &Value, old: Option<&Value>) -> Vec<Invalid> {
     wrong
 }
 
-fn check_volumes<'a>(volumes: &'a [Value], wrong: &mut Vec<Invalid>) -> Vec<&'a str> {
-    let mut names = Vec::new();
+fn check_volumes<'a>(volumes: &'a [Value], wrong: &mut Vec<Invalid>) -> HashSet<&'a str> {
+    let mut names = HashSet::new();
     for (index, volume) in volumes.iter().enumerate() {
+        if is_enough(wrong) {
+            break;
+        }
         check_name(volume, &format!("spec.volumes[{index}].name"), &mut names, wrong);
         if volume
             .as_object()
@@ -253,23 +262,22 @@ fn check_volumes<'a>(volumes: &'a [Value], wrong: &mut Vec<Invalid>) -> Vec<&'a 
 }
 
 /// A DNS label that is there once.
-fn check_name<'a>(named: &'a Value, field: &str, names: &mut Vec<&'a str>, wrong: &mut Vec<Invalid>) {
+fn check_name<'a>(named: &'a Value, field: &str, names: &mut HashSet<&'a str>, wrong: &mut Vec<Invalid>) {
     let name = text(named, "name");
     if name.is_empty() {
         return wrong.push(Invalid::required(field, ""));
     }
     refuse(field, name, meta::dns_label(name), wrong);
-    if names.contains(&name) {
+    if !names.insert(name) {
         wrong.push(Invalid { field: field.to_owned(), problem: Problem::Duplicate(name.into()) });
     }
-    names.push(name);
 }
 
 fn check_container<'a>(
     container: &'a Value,
     at: &str,
-    names: &mut Vec<&'a str>,
-    volumes: &[&str],
+    names: &mut HashSet<&'a str>,
+    volumes: &HashSet<&str>,
     wrong: &mut Vec<Invalid>,
 ) {
     check_name(container, &format!("{at}.name"), names, wrong);
@@ -292,16 +300,18 @@ fn check_container<'a>(
 }
 
 fn check_ports(ports: &[Value], at: &str, wrong: &mut Vec<Invalid>) {
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
+        if is_enough(wrong) {
+            return;
+        }
         let at = format!("{at}.ports[{index}]");
         let name = text(port, "name");
         if !name.is_empty() {
             refuse(&format!("{at}.name"), name, meta::port_name(name), wrong);
-            if names.contains(&name) {
+            if !names.insert(name) {
                 wrong.push(Invalid { field: format!("{at}.name"), problem: Problem::Duplicate(name.into()) });
             }
-            names.push(name);
         }
         match port["containerPort"].as_i64().unwrap_or_default() {
             0 => wrong.push(Invalid::required(format!("{at}.containerPort"), "")),
@@ -316,6 +326,9 @@ fn check_ports(ports: &[Value], at: &str, wrong: &mut Vec<Invalid>) {
 
 fn check_environment(variables: &[Value], at: &str, wrong: &mut Vec<Invalid>) {
     for (index, variable) in variables.iter().enumerate() {
+        if is_enough(wrong) {
+            return;
+        }
         let at = format!("{at}.env[{index}]");
         let name = text(variable, "name");
         if name.is_empty() {
@@ -330,28 +343,33 @@ fn check_environment(variables: &[Value], at: &str, wrong: &mut Vec<Invalid>) {
     }
 }
 
-fn check_mounts(mounts: &[Value], at: &str, volumes: &[&str], wrong: &mut Vec<Invalid>) {
-    let mut paths = Vec::new();
+fn check_mounts(mounts: &[Value], at: &str, volumes: &HashSet<&str>, wrong: &mut Vec<Invalid>) {
+    let mut paths = HashSet::new();
     for (index, mount) in mounts.iter().enumerate() {
+        if is_enough(wrong) {
+            return;
+        }
         let at = format!("{at}.volumeMounts[{index}]");
         let (name, path) = (text(mount, "name"), text(mount, "mountPath"));
         if name.is_empty() {
             wrong.push(Invalid::required(format!("{at}.name"), ""));
-        } else if !volumes.contains(&name) {
+        } else if !volumes.contains(name) {
             wrong.push(Invalid { field: format!("{at}.name"), problem: Problem::NotFound(name.into()) });
         }
         if path.is_empty() {
             wrong.push(Invalid::required(format!("{at}.mountPath"), ""));
-        } else if paths.contains(&path) {
+        } else if !paths.insert(path) {
             wrong.push(Invalid::value(format!("{at}.mountPath"), path, "must be unique"));
         }
-        paths.push(path);
     }
 }
 
 fn check_resources(resources: &Value, at: &str, wrong: &mut Vec<Invalid>) {
     for which in ["limits", "requests"] {
         for (resource, amount) in resources[which].as_object().into_iter().flatten() {
+            if is_enough(wrong) {
+                return;
+            }
             let field = format!("{at}.resources.{which}[{resource}]");
             match thousandths(amount) {
                 None => {
@@ -394,7 +412,8 @@ fn check_probe(probe: &Value, at: &str, wrong: &mut Vec<Invalid>) {
 
 /// Almost nothing of a Pod may change: what runs is what was declared.
 fn check_change(spec: &Value, old: &Value, wrong: &mut Vec<Invalid>) {
-    let kept = list(old, "tolerations").iter().all(|toleration| list(spec, "tolerations").contains(toleration));
+    let tolerations: HashSet<&Value> = list(spec, "tolerations").iter().collect();
+    let kept = list(old, "tolerations").iter().all(|toleration| tolerations.contains(toleration));
     let deadline = match (old["activeDeadlineSeconds"].as_i64(), spec["activeDeadlineSeconds"].as_i64()) {
         (Some(before), Some(after)) if after > before => {
             let why = "must be less than or equal to previous value";

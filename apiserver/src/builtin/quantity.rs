@@ -1,4 +1,4 @@
-//! Amounts such as `500m`, `1.5` and `2Gi`, as far as comparing them goes.
+//! Amounts such as `500m`, `1.5` and `2Gi`, as far as reading and comparing them goes.
 
 use serde_json::Value;
 
@@ -23,6 +23,30 @@ pub fn thousandths(quantity: &Value) -> Option<i128> {
     let amount = all.checked_mul(factor)?.checked_mul(1000)?;
     let amount = (amount + divisor - 1) / divisor;
     Some(if negative { -amount } else { amount })
+}
+
+/// What Go would say that cannot read the amount, in its own words. It reads more digits than can be compared here.
+pub fn unreadable(quantity: &Value) -> Option<String> {
+    let text = match quantity {
+        Value::String(text) => text.trim().to_owned(),
+        other => other.to_string(),
+    };
+    let number = text.strip_prefix(['-', '+']).unwrap_or(&text);
+    let (whole, rest) = number.split_at(digits(number));
+    let fraction = rest.strip_prefix('.').map_or(0, digits);
+    let suffix = rest.strip_prefix('.').map_or(rest, |rest| &rest[fraction..]);
+    let letters = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
+    let exponent = letters.strip_prefix(['-', '+']).unwrap_or(letters);
+    if whole.len() + fraction == 0 || digits(exponent) < exponent.len() {
+        let expression = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$";
+        return Some(format!("quantities must match the regular expression '{expression}'"));
+    }
+    scale(suffix).is_none().then(|| "unable to parse quantity's suffix".to_owned())
+}
+
+/// With how many digits the text begins.
+fn digits(text: &str) -> usize {
+    text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())
 }
 
 /// What a suffix multiplies by, and divides by.
@@ -81,7 +105,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_go_cannot_read_is_told_in_its_words() {
+        let good = [
+            json!("1"),
+            json!("500m"),
+            json!(" 2Gi "),
+            json!("-1.5"),
+            json!("+.5"),
+            json!("1."),
+            json!("1e3"),
+            json!("1E-3"),
+            json!("1E"),
+            json!("0.1234567890123456789012345"),
+            json!(2),
+            json!(0.5),
+            json!(1e30),
+            json!(-3),
+        ];
+        for quantity in good {
+            assert_eq!(unreadable(&quantity), None, "{quantity}");
+        }
+        let form = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+        for quantity in [json!(""), json!("lots"), json!("1.2.3"), json!("5 Gi"), json!("1KB"), json!(true), json!({})]
+        {
+            assert_eq!(unreadable(&quantity).as_deref(), Some(form), "{quantity}");
+        }
+        for quantity in ["1-", "1e", "1Gi5", "1ki", "1mm"] {
+            assert_eq!(
+                unreadable(&json!(quantity)).as_deref(),
+                Some("unable to parse quantity's suffix"),
+                "{quantity}"
+            );
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_can_be_compared_can_be_read_and_no_text_makes_the_reader_panic(
+            text in "[-+]?[0-9.]{0,5}([eE][-+]?[0-9]{0,3}|[KMGTPEnumki]{0,2})|[-+]?[0-9.]{0,25}[a-zA-Z0-9-]{0,4}|.{0,20}"
+        ) {
+            let quantity = json!(text);
+            prop_assert!(thousandths(&quantity).is_none() || unreadable(&quantity).is_none(), "{text:?}");
+        }
+
         #[test]
         fn no_text_makes_the_reader_panic(text in "[-+]?[0-9.]{0,25}[a-zA-Z0-9-]{0,4}|.{0,20}") {
             thousandths(&json!(text));

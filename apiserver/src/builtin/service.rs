@@ -3,6 +3,8 @@
 //! No address is allocated: nothing here would route it, and an invented one would send clients nowhere. A Service has a
 //! `clusterIP` only when the user writes one (`None` makes it headless); kubectl shows `<none>` otherwise.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::Service;
 use onex_crds::{Invalid, Problem};
 use serde_json::{Map, Value, json};
@@ -13,6 +15,7 @@ use super::{
 use crate::{
     kinds::{Hooks, Kind, Names},
     meta,
+    status::is_enough,
 };
 
 /// Services.
@@ -100,19 +103,21 @@ fn check(service: &Value, old: Option<&Value>) -> Vec<Invalid> {
 }
 
 fn check_ports(ports: &[Value], wrong: &mut Vec<Invalid>) {
-    let mut names: Vec<&str> = Vec::new();
-    let mut pairs: Vec<(&Value, &str)> = Vec::new();
+    let mut names = HashSet::new();
+    let mut pairs = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
+        if is_enough(wrong) {
+            return;
+        }
         let at = |field: &str| format!("spec.ports[{index}].{field}");
         let name = text(port, "name");
         if name.is_empty() && ports.len() > 1 {
             wrong.push(Invalid::required(at("name"), ""));
         } else if !name.is_empty() {
             refuse(&at("name"), name, meta::dns_label(name), wrong);
-            if names.contains(&name) {
+            if !names.insert(name) {
                 wrong.push(Invalid { field: at("name"), problem: Problem::Duplicate(name.into()) });
             }
-            names.push(name);
         }
         refuse_port(&at("port"), &port["port"], wrong);
         let protocol = text(port, "protocol");
@@ -124,11 +129,10 @@ fn check_ports(ports: &[Value], wrong: &mut Vec<Invalid>) {
             Value::String(name) => refuse(&at("targetPort"), name, meta::port_name(name), wrong),
             number => refuse_port(&at("targetPort"), number, wrong),
         }
-        if pairs.contains(&(&port["port"], protocol)) {
+        if !pairs.insert((port["port"].as_i64(), protocol)) {
             let duplicate = json!({"port": port["port"], "protocol": protocol});
             wrong.push(Invalid { field: format!("spec.ports[{index}]"), problem: Problem::Duplicate(duplicate) });
         }
-        pairs.push((&port["port"], protocol));
     }
 }
 

@@ -2,14 +2,15 @@
 
 use axum::{body::Body, response::Response};
 use http::StatusCode;
+use onex_crds::Invalid;
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::{
     answer::{with_code, write},
-    body,
+    body, meta,
     negotiate::{Form, Media},
-    registry::{Outcome, Part, Written, about},
+    registry::{Outcome, Part, Written, about, is_terminating},
     status::{Result, Status},
 };
 
@@ -45,8 +46,13 @@ pub(super) async fn bind(cx: &Context, body: Body) -> Result<Response> {
         return Err(Status::bad_request("the binding names no node"));
     }
     let name = &cx.target.name;
+    let wrong: Vec<Invalid> =
+        meta::dns_subdomain(&node).into_iter().map(|why| Invalid::value("target.name", node.as_str(), why)).collect();
+    if !wrong.is_empty() {
+        return Err(Status::invalid("", "Binding", name, &wrong));
+    }
     let now = cx.server.registry.now();
-    let bound = |pod: &Value| bound(cx, pod, &node, &now);
+    let bound = |pod: &Value| bound(cx, pod, &binding["metadata"], &node, &now);
     cx.server
         .registry
         .update(&cx.kind, cx.namespace(), name, Part::Binding, &write_options.options, |pod| bound(pod).map(Into::into))
@@ -55,13 +61,23 @@ pub(super) async fn bind(cx: &Context, body: Body) -> Result<Response> {
     Ok(with_code(write(Media::Json, &done)?, StatusCode::CREATED))
 }
 
-fn bound(cx: &Context, pod: &Value, node: &str, now: &str) -> Result<Value> {
+/// The Pod on its node, if it is the one that the scheduler saw.
+fn bound(cx: &Context, pod: &Value, seen: &Value, node: &str, now: &str) -> Result<Value> {
+    let name = &cx.target.name;
+    let conflict = |why: String| Err(Status::conflict(about(&cx.kind, name), why));
     let current = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if is_terminating(pod) {
+        return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
     if !current.is_empty() {
-        let why = format!("pod {} is already assigned to node {current:?}", cx.target.name);
-        return Err(Status::conflict(about(&cx.kind, &cx.target.name), why));
+        return conflict(format!("pod {name} is already assigned to node {current:?}"));
     }
     let mut pod = pod.clone();
+    for precondition in ["uid", "resourceVersion"] {
+        if seen[precondition].is_string() {
+            pod["metadata"][precondition] = seen[precondition].clone();
+        }
+    }
     pod["spec"]["nodeName"] = node.into();
     let conditions = &mut pod["status"]["conditions"];
     if !conditions.is_array() {

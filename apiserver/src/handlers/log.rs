@@ -78,13 +78,34 @@ fn address(cx: &Context, node: &str) -> Result<String> {
     let internal = addresses.iter().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     match (internal, port) {
-        (Some(host), Some(port)) => Ok(format!("{host}:{port}")),
+        (Some(host), Some(port)) => Ok(authority(host, port)),
         _ => Err(Status::unavailable("the node says nowhere where its kubelet listens")),
     }
+}
+
+/// Host and port as a URL has them. An address of IPv6 stands in brackets.
+fn authority(host: &str, port: u64) -> String {
+    let brackets = host.parse::<std::net::Ipv6Addr>().is_ok();
+    if brackets { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn text(body: Body) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_any_family_can_stand_in_a_url() {
+        for (host, expected) in
+            [("10.0.0.1", "10.0.0.1:10250"), ("fd00::1", "[fd00::1]:10250"), ("node-1", "node-1:10250")]
+        {
+            assert_eq!(authority(host, 10250), expected);
+            assert!(format!("https://{expected}/containerLogs").parse::<http::Uri>().is_ok());
+        }
+    }
 }

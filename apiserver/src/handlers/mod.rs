@@ -353,17 +353,41 @@ fn drop_double_owners(object: &mut Value) -> Vec<String> {
     doubles
 }
 
-/// Adds `Warning` headers, bounded as Kubernetes bounds them.
+/// Adds `Warning` headers, bounded as Kubernetes bounds them: only when all together are too long is each of them cut.
 fn warn(response: &mut Response, warnings: &[String]) {
     const TOTAL: usize = 4096;
+    const CUT: usize = 256;
+    let total: usize = warnings.iter().map(|warning| warning.chars().count()).sum();
+    let most = if total > TOTAL { CUT } else { TOTAL };
     let mut spent = 0;
     for warning in warnings {
-        let most = if spent < TOTAL { TOTAL - spent } else { return };
-        let text: String = warning.chars().filter(|c| !c.is_control()).take(most.min(1024)).collect();
-        spent += text.len();
+        if spent >= TOTAL {
+            return;
+        }
+        let text: String = warning.chars().filter(|c| !c.is_control()).take(most).collect();
+        spent += text.chars().count();
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             response.headers_mut().append(header::WARNING, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(warnings: &[String]) -> Vec<usize> {
+        let mut response = Response::new(Body::empty());
+        warn(&mut response, warnings);
+        response.headers().get_all(header::WARNING).iter().map(|v| v.len() - r#"299 - """#.len()).collect()
+    }
+
+    #[test]
+    fn warnings_are_cut_only_when_all_together_are_too_long() {
+        let long = |length: usize| "w".repeat(length);
+        assert_eq!(lengths(&[long(3000), long(1096)]), [3000, 1096]);
+        assert_eq!(lengths(&[long(3000), long(1097), long(10)]), [256, 256, 10]);
+        assert_eq!(lengths(&vec![long(300); 30]), [256; 16]);
     }
 }

@@ -182,13 +182,41 @@ async fn static_tokens_say_who_one_is() {
     assert_eq!(ask("nobody").await, 401);
 }
 
+/// Connections are kept for days: who was an administrator when one began may be nobody by now.
+#[tokio::test]
+async fn a_certificate_counts_for_as_long_as_it_is_good_and_no_longer_than_that() {
+    use onex_daemon::{listener::Peer, pki::Authority};
+    use tower::ServiceExt;
+    let world = World::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let admin = Authority::open_or_create(directory.path()).unwrap().issue_client("admin", "system:masters").unwrap();
+    let peer = Peer::new("127.0.0.1:1".parse().unwrap(), &[admin.certificate().clone()]);
+    let ask = async |peer: &Peer| {
+        let request = http::Request::get("/api/v1/secrets").extension(peer.clone());
+        let response = world.server.router().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        response.status().as_u16()
+    };
+    assert_eq!(ask(&peer).await, 200);
+    let (from, until) = peer.subject.as_ref().unwrap().validity.clone().into_inner();
+    for shift in [from - until, until - from] {
+        let mut other = peer.clone();
+        std::sync::Arc::make_mut(other.subject.as_mut().unwrap()).validity = from + shift..=until + shift;
+        assert_eq!(ask(&other).await, 401);
+    }
+    let nobody = Peer { subject: None, ..peer };
+    assert_eq!(ask(&nobody).await, 401);
+}
+
 #[tokio::test]
 async fn health_is_told_check_by_check() {
     let world = World::new().await;
     let page = world.get("/readyz?verbose").await;
     assert!(page.text.contains("[+]ping ok") && page.text.ends_with("readyz check passed\n"), "{}", page.text);
     assert_eq!(world.get("/livez?exclude=ping&verbose").await.text.lines().next(), Some("[+]ping excluded: ok"));
-    assert_eq!(world.get("/livez/bogus").await.code, 404);
+    assert_eq!(world.get("/readyz/poststarthook/start-system-namespaces-controller").await.text, "ok");
+    for bogus in ["/livez/bogus", "/readyz/poststarthook", "/readyz/ping/more"] {
+        assert_eq!(world.get(bogus).await.code, 404, "{bogus}");
+    }
     assert_eq!(world.get("/version").await.is(200)["minor"], "33");
     let metrics = world.get("/metrics").await.text;
     assert!(
@@ -198,6 +226,37 @@ async fn health_is_told_check_by_check() {
     let paths = world.get("/").await.is(200);
     assert!(paths["paths"].as_array().unwrap().contains(&json!("/apis/apps.onex.io/v1beta1")));
     let _: Value = paths;
+}
+
+#[tokio::test]
+async fn what_strangers_make_up_is_no_label_of_the_metrics() {
+    use tower::ServiceExt;
+    let world = World::new().await;
+    for path in ["pods/p/made%22up%0Aline", "pods/p/exec", "made%22up/x", "pods/p/log"] {
+        let request = http::Request::get(format!("/api/v1/namespaces/default/{path}"));
+        let response = world.server.router().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 403, "{path}");
+    }
+    let metrics = world.get("/metrics").await.text;
+    assert!(!metrics.contains("made") && !metrics.contains("exec"), "{metrics}");
+    let series = |subresource: &str| {
+        format!(
+            r#"apiserver_request_total{{verb="GET",group="",version="v1",resource="pods",subresource="{subresource}",code="403"}}"#
+        )
+    };
+    assert!(metrics.contains(&format!("{} 2\n", series(""))), "{metrics}");
+    assert!(metrics.contains(&format!("{} 1\n", series("log"))), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_no_longer_in_flight() {
+    let world = World::new().await;
+    let endless = axum::body::Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let request = world.send(Method::POST, MAPS, &[], endless);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(50), request).await.is_err());
+    let metrics = world.get("/metrics").await.text;
+    // The one is who asks.
+    assert!(metrics.contains("\napiserver_current_inflight_requests 1\n"), "{metrics}");
 }
 
 #[tokio::test]

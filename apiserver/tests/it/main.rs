@@ -10,6 +10,7 @@ mod odd;
 mod patch;
 mod paths;
 mod resume;
+mod sockets;
 mod watch;
 mod world;
 mod write;

@@ -65,6 +65,94 @@ async fn what_is_no_base64_and_no_time_is_refused_in_the_words_of_go() {
 }
 
 #[tokio::test]
+async fn base64_is_read_as_leniently_as_in_go_and_stored_in_one_way() {
+    let world = World::new().await;
+    let written = "aGVs\nbG8s\r\nd29ybGR=\n"; // broken into lines, and with a bit left over
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let made = world.post(secrets, json!({"metadata": {"name": "s"}, "data": {"k": written}})).await.is(201);
+    assert_eq!(made["data"]["k"], "aGVsbG8sd29ybGQ=");
+    let map = json!({"metadata": {"name": "m"}, "binaryData": {"k": written}});
+    assert_eq!(world.post(MAPS, map).await.is(201)["binaryData"]["k"], "aGVsbG8sd29ybGQ=");
+    let patched = world.merge(&format!("{secrets}/s"), json!({"data": {"k": "eA=\n="}})).await.is(200);
+    assert_eq!(patched["data"]["k"], "eA==");
+    let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"k": written}});
+    let apply = world.patch("application/apply-patch+yaml", &format!("{secrets}/a?fieldManager=m"), object).await;
+    assert_eq!(apply.is(201)["data"]["k"], "aGVsbG8sd29ybGQ=");
+}
+
+/// One object that Go cannot decode ends every informer of its kind, so none may be stored.
+#[tokio::test]
+async fn what_go_cannot_read_is_not_stored() {
+    let world = World::new().await;
+    let post = async |kind: &str, object: Value| {
+        let group = if kind == "leases" { "/apis/coordination.k8s.io/v1" } else { "/api/v1" };
+        let place = if kind == "nodes" { "" } else { "/namespaces/default" };
+        world.post(&format!("{group}{place}/{kind}?dryRun=All"), object).await
+    };
+    let named = |spec: Value| json!({"metadata": {"name": "x"}, "spec": spec});
+    let event = |field: &str, time: &str| {
+        json!({
+            "metadata": {"name": "e"}, "involvedObject": {"namespace": "default"}, "reportingComponent": "c",
+            "reportingInstance": "i", "action": "a", "reason": "r", field: time,
+        })
+    };
+    let lease = |time: &str| named(json!({"acquireTime": time, "renewTime": time}));
+    for (time, plain, micro) in [
+        ("2026-01-02T03:04:05Z", 201, 400),
+        ("2026-01-02T03:04:05.000006Z", 201, 201),
+        ("2026-01-02T03:04:05.000006+01:30", 201, 201),
+        ("2026-01-02T03:04:05.000006789Z", 201, 400),
+        ("2026-01-02T03:04:05.1-08:00", 201, 400),
+        ("2026-01-02T03:04:05.Z", 400, 400),
+        ("2026-01-02T03:04:05.00.006Z", 400, 400),
+        ("2026-01-02T03Z", 400, 400),
+        ("2026-01-02T03:04:05+01", 400, 400),
+        ("2026-01-02T03:04:05.000006", 400, 400),
+        ("2026-01-02T03:04:05.000006Z[Europe/Berlin]", 400, 400),
+        ("2026-01-02t03:04:05.000006z", 400, 400),
+        ("2026-01-02 03:04:05.000006Z", 400, 400),
+        ("2026-02-30T03:04:05.000006Z", 400, 400),
+        ("2026-01-02T03:04:60.000006Z", 400, 400),
+        ("２026-01-02T03:04:05.000006Z", 400, 400),
+        ("", 400, 400),
+    ] {
+        assert_eq!(post("events", event("firstTimestamp", time)).await.code, plain, "{time}");
+        assert_eq!(post("events", event("eventTime", time)).await.code, micro, "{time}");
+        assert_eq!(post("leases", lease(time)).await.code, micro, "{time}");
+    }
+    assert_eq!(
+        post("leases", lease("2026-01-02T03:04:05Z")).await.says(400),
+        r#"Lease in version "v1" cannot be handled as a Lease: parsing time "2026-01-02T03:04:05Z" as "2006-01-02T15:04:05.000000Z07:00": cannot parse "2026-01-02T03:04:05Z" as "2006""#
+    );
+    let pod = |resources: Value, size: Value| {
+        let containers = json!([{"name": "c", "image": "i", "resources": resources}]);
+        named(json!({"containers": containers, "volumes": [{"name": "v", "emptyDir": {"sizeLimit": size}}]}))
+    };
+    post("pods", pod(json!({"limits": {"cpu": "500m", "memory": 1.5e9}}), json!("1Gi"))).await.is(201);
+    for wrong in [
+        post("pods", pod(json!({"limits": {"cpu": "lots"}}), json!("1Gi"))).await,
+        post("pods", pod(json!({}), json!("big"))).await,
+        post("nodes", json!({"metadata": {"name": "n"}, "status": {"capacity": {"pods": "many"}}})).await,
+    ] {
+        assert!(wrong.says(400).contains(": quantities must match the regular expression '^"), "{}", wrong.text);
+    }
+    let service = |target: Value| named(json!({"ports": [{"port": 80, "targetPort": target}]}));
+    for port in [json!(80), json!("http")] {
+        post("services", service(port)).await.is(201);
+    }
+    for (port, found) in
+        [(json!(80.5), "number 80.5"), (json!(1_u64 << 31), "number 2147483648"), (json!(true), "bool")]
+    {
+        assert_eq!(
+            post("services", service(port)).await.says(400),
+            format!(
+                r#"Service in version "v1" cannot be handled as a Service: json: cannot unmarshal {found} into Go value of type int32"#
+            )
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_deletion_that_is_not_understood_deletes_nothing() {
     let world = World::new().await;
     world.post(MAPS, map("a")).await.is(201);
@@ -421,4 +509,27 @@ async fn no_error_is_much_longer_than_what_caused_it() {
     object.as_object_mut().unwrap().extend(unknown);
     let answer = world.post(&format!("{MAPS}?fieldValidation=Strict"), object).await;
     assert_eq!(answer.says(400).matches("unknown field").count(), 100);
+}
+
+#[tokio::test]
+async fn what_is_wrong_a_hundred_thousand_times_is_said_a_hundred_times() {
+    let world = World::new().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": vec![json!({"port": 0}); 285_000]}});
+    let labels: serde_json::Map<String, Value> = (0..200_000).map(|n| (format!("-{n}"), "".into())).collect();
+    let miners: serde_json::Map<String, Value> = (0..100_000).map(|n| (format!("-{n}"), "".into())).collect();
+    let mut set = set("a");
+    set["spec"]["template"]["metadata"] = json!({"labels": miners});
+    for (path, object) in
+        [(services, service), (MAPS, json!({"metadata": {"name": "m", "labels": labels}})), (SETS, set)]
+    {
+        let answer = world.post(path, object).await;
+        let message = answer.says(422);
+        assert_eq!(answer.json()["details"]["causes"].as_array().unwrap().len(), 100, "{path}");
+        assert!(message.contains(", and at least ") && message.ends_with(" more]"), "{path}: {message}");
+        assert!(answer.text.len() < 100_000, "{path}: {}", answer.text.len());
+    }
+    let answer = world.post(MAPS, map(&"N".repeat(1_000_000))).await;
+    answer.is(422);
+    assert!(answer.text.len() < 20_000, "{}", answer.text.len());
 }

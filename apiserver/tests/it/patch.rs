@@ -123,3 +123,16 @@ async fn strategic_merge_knows_the_keys_of_lists() {
         world.patch(STRATEGIC, &format!("{MAPS}/m"), json!({"metadata": {"finalizers": ["a.io/y"]}})).await.is(200);
     assert_eq!(patched["metadata"]["finalizers"].as_array().unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn of_many_conflicts_a_hundred_are_listed() {
+    let world = World::new().await;
+    let apply = async |manager: &str, value: &str| {
+        let data: serde_json::Map<String, Value> = (0..300).map(|n| (format!("k{n}"), value.into())).collect();
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
+        world.patch(APPLY, &format!("{MAPS}/a?fieldManager={manager}"), object).await
+    };
+    apply("first", "1").await.is(201);
+    let conflict = apply("second", "2").await.is(409);
+    assert_eq!(conflict["details"]["causes"].as_array().unwrap().len(), 100);
+}

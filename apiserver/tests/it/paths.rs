@@ -61,6 +61,18 @@ async fn slashes_at_the_end_and_empty_queries_do_no_harm() {
 }
 
 #[tokio::test]
+async fn a_client_is_told_the_address_at_which_it_found_us() {
+    let world = World::new().await;
+    let legacy = |host| [("accept", "application/json"), ("host", host)];
+    let address = |answer: Value| answer["serverAddressByClientCIDRs"][0]["serverAddress"].clone();
+    let named = world.send(Method::GET, "/api", &legacy("10.0.0.1:52443"), "").await.is(200);
+    assert_eq!(address(named), "10.0.0.1:52443");
+    let http2 =
+        world.send(Method::GET, "https://[::1]:52443/api/", &[("accept", "application/json")], "").await.is(200);
+    assert_eq!(address(http2), "[::1]:52443");
+}
+
+#[tokio::test]
 async fn the_old_paths_of_watches_still_watch() {
     let world = World::new().await;
     world.post(MAPS, map("a")).await.is(201);

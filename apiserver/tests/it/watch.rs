@@ -203,3 +203,24 @@ async fn watches_take_no_place_from_requests_and_requests_without_a_place_are_to
     world.post(MAPS, map("a")).await.is(201);
     assert_eq!(watch.told().await, "ADDED a");
 }
+
+#[tokio::test]
+async fn the_parts_of_the_platform_need_no_place_and_everybody_else_does() {
+    use tower::ServiceExt;
+    let none = onex_apiserver::Settings {
+        max_requests_in_flight: 0,
+        max_mutating_requests_in_flight: 0,
+        ..Default::default()
+    };
+    let world = World::with(none).await;
+    let ask = async |user: &str| {
+        let request = http::Request::get(MAPS).body(axum::body::Body::empty()).unwrap();
+        world.server.router_as(user, &["system:masters"]).oneshot(request).await.unwrap().status().as_u16()
+    };
+    for part in ["system:onex-controllers", "system:onex-apiserver", "system:node:onex"] {
+        assert_eq!(ask(part).await, 200, "{part}");
+    }
+    for other in ["admin", "system:onex", "system:anonymous"] {
+        assert_eq!(ask(other).await, 429, "{other}");
+    }
+}

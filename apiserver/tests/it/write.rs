@@ -198,6 +198,40 @@ async fn a_pod_is_bound_once() {
 }
 
 #[tokio::test]
+async fn a_pod_is_bound_only_as_it_was_seen_and_only_to_what_could_be_a_node() {
+    let world = World::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = |finalizers: Value| json!({"metadata": {"name": "p", "finalizers": finalizers}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let bind = async |meta: Value, node: &str| {
+        world.post(&format!("{pods}/p/binding"), json!({"metadata": meta, "target": {"name": node}})).await
+    };
+    let made = world.post(pods, pod(json!(["x.io/stay"]))).await.is(201);
+    let invalid = bind(json!({}), "../Nowhere").await;
+    assert!(
+        invalid.says(422).starts_with(r#"Binding "p" is invalid: target.name: Invalid value: "../Nowhere": "#),
+        "{}",
+        invalid.text
+    );
+    let other = bind(json!({"name": "p", "uid": "another"}), "n").await;
+    assert!(other.says(409).contains("Precondition failed: UID in precondition: another"), "{}", other.text);
+    bind(json!({"resourceVersion": "1"}), "n").await.is(409);
+    let seen =
+        json!({"name": "p", "uid": made["metadata"]["uid"], "resourceVersion": made["metadata"]["resourceVersion"]});
+    world.delete(&format!("{pods}/p"), json!({})).await.is(200);
+    let late = bind(json!({}), "n").await;
+    assert_eq!(
+        late.says(409),
+        r#"Operation cannot be fulfilled on pods "p": pod p is being deleted, cannot be assigned to a host"#
+    );
+    world.merge(&format!("{pods}/p"), json!({"metadata": {"finalizers": null}})).await.is(200);
+    let again = world.post(pods, pod(Value::Null)).await.is(201);
+    bind(seen, "n").await.is(409);
+    bind(json!({"name": "p", "uid": again["metadata"]["uid"]}), "n").await.is(201);
+    let bound = world.get(&format!("{pods}/p")).await.is(200);
+    assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["uid"]), (&json!("n"), &again["metadata"]["uid"]));
+}
+
+#[tokio::test]
 async fn a_chain_needs_no_spec() {
     let world = World::new().await;
     let chains = "/apis/apps.onex.io/v1beta1/namespaces/kube-system/chains";

@@ -42,7 +42,7 @@ async fn world(tls: Option<Arc<ServerConfig>>, limits: Limits) -> World {
 }
 
 fn who(peer: &Peer) -> String {
-    match peer.certificates.first().and_then(pki::subject) {
+    match &peer.subject {
         Some(subject) => format!("{} of {}", subject.common_name, subject.organizations.join(",")),
         None => "nobody".to_owned(),
     }

@@ -21,6 +21,11 @@ fn an_issued_certificate_says_whose_it_is() {
     let identity = authority.issue_client("admin", "system:masters").unwrap();
     let subject = pki::subject(identity.certificate()).unwrap();
     assert_eq!((subject.common_name.as_str(), subject.organizations), ("admin", vec!["system:masters".to_owned()]));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = i64::try_from(now).unwrap();
+    let day = 24 * 60 * 60;
+    assert!(subject.validity.contains(&now) && subject.validity.contains(&(now + 364 * day)));
+    assert!(!subject.validity.contains(&(now - day)) && !subject.validity.contains(&(now + 366 * day)));
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn restore(rules: Rules, store: &Store, keep: u64, directory: Option<&Path>) -> 
     }
     recent.extend(store.read(base.max(1), u64::MAX, usize::MAX)?);
     Chain::restore(rules, recent, KEEP)
-        .ok_or_else(|| store::Error::Damaged(directory.unwrap_or(Path::new("")).join("blocks")))
+        .ok_or_else(|| store::Error::Damaged(directory.unwrap_or(Path::new("")).join(store::FILE)))
 }
 
 #[cfg(test)]

@@ -44,10 +44,14 @@ impl Node {
     /// Reads the chain and takes the two addresses. Says what cannot be had.
     pub fn new(settings: Settings) -> anyhow::Result<Self> {
         let rules = Rules::default();
-        let (ledger, cut) = Ledger::open(rules, settings.data_dir.as_deref()).context("opening the chain")?;
+        let (ledger, cut) = Ledger::open(rules, settings.chain_dir().as_deref()).context("opening the chain")?;
         if let Some(cut) = cut {
             let path = cut.path.display();
             tracing::warn!(%path, cut.offset, cut.bytes, "the chain's file had a torn end, which was cut and kept as .cut");
+        }
+        for other in settings.other_chain_dirs() {
+            let (path, chain) = (other.display(), &settings.chain_id);
+            tracing::warn!(%path, chain, "another chain is kept here; it stays as it is and is not used");
         }
         let p2p = bind(settings.p2p_addr).context("listening for peers")?;
         let http = bind(settings.http_addr).context("listening for HTTP")?;

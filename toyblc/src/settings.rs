@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 use crate::block::{DEFAULT_ADDRESS, MAX_ADDRESS_BYTES};
 use crate::interval;
 use crate::peers::PeerAddress;
 use crate::rules::MAX_INTERVAL_SECONDS;
+use crate::store;
 
 /// The accounts that OneX's scripts use when no others are named.
 const DEFAULT_ACCOUNTS: &str = "toyblc:onex(#)666,onex:onex(#)666";
@@ -52,6 +55,10 @@ pub struct Arguments {
     /// Where the chain is kept; without it the chain ends with the process
     #[arg(long, value_name = "DIR", default_value = "", env = "ONEX_TOYBLC_DATA_DIR")]
     pub data_dir: String,
+
+    /// Which blockchain this is; nodes of another are not spoken to, and each has its own place in the data directory
+    #[arg(long, value_name = "TEXT", default_value = "", env = "ONEX_CHAIN_ID")]
+    pub chain_id: String,
 
     /// How many nodes may be connected to us
     #[arg(long, value_name = "N", default_value_t = 128)]
@@ -111,12 +118,43 @@ pub struct Settings {
     pub accounts: Vec<Account>,
     /// Where the HTTP API is.
     pub http_addr: SocketAddr,
-    /// Where the chain is kept.
+    /// Where chains are kept.
     pub data_dir: Option<PathBuf>,
+    /// Which chain this is. Empty: whichever.
+    pub chain_id: String,
     /// The most connections from others.
     pub max_inbound_peers: usize,
     /// To how many it connects.
     pub max_outbound_peers: usize,
+}
+
+impl Settings {
+    /// Where the chain is kept: one that has an id, in a directory of its own, so that a node that moves to another chain
+    /// starts with that, and finds the first again when it comes back.
+    pub(crate) fn chain_dir(&self) -> Option<PathBuf> {
+        let directory = self.data_dir.as_ref()?;
+        Some(match self.chain_id.as_str() {
+            "" => directory.clone(),
+            id => directory.join(CHAINS).join(file_name(id)),
+        })
+    }
+
+    /// Where other chains are kept that this node does not use.
+    pub(crate) fn other_chain_dirs(&self) -> Vec<PathBuf> {
+        let Some(directory) = &self.data_dir else { return Vec::new() };
+        let named = std::fs::read_dir(directory.join(CHAINS)).into_iter().flatten().flatten().map(|entry| entry.path());
+        let all = named.chain([directory.clone()]).filter(|place| place.join(store::FILE).exists());
+        all.filter(|place| Some(place) != self.chain_dir().as_ref()).collect()
+    }
+}
+
+/// A name for the directory of the chain `id`: the id itself if that can be a file's name on any disk, else its hash.
+fn file_name(id: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    if id.len() <= 128 && !id.starts_with('.') && id.bytes().all(plain) {
+        return id.to_owned();
+    }
+    format!("sha256-{}", hex::encode(Sha256::digest(id)))
 }
 
 /// How a node mines by itself.
@@ -125,6 +163,12 @@ pub struct Miner {
     /// How many hashes it tries in a second of searching, at most.
     pub hashes_per_second: u64,
 }
+
+/// Where in the data directory the chains are that have ids.
+const CHAINS: &str = "chains";
+
+/// The longest id of a chain; every name and uid of Kubernetes fits.
+const MAX_CHAIN_ID_BYTES: usize = 256;
 
 /// What a miner of difficulty 1 tries in a second: about a thousandth of what a core can, so that many miners share one.
 const HASHES_PER_SECOND: u64 = 4096;
@@ -148,6 +192,9 @@ impl TryFrom<Arguments> for Settings {
         if arguments.accounts.is_empty() {
             return Err(unusable("accounts", "at least one account is needed".to_owned()));
         }
+        if arguments.chain_id.len() > MAX_CHAIN_ID_BYTES {
+            return Err(unusable("chain-id", format!("it has at most {MAX_CHAIN_ID_BYTES} bytes")));
+        }
         let named = arguments.peers.iter().map(|peer| peer.trim()).filter(|peer| !peer.is_empty());
         let peers = named.map(str::parse).collect::<Result<_, _>>();
         let hashes_per_second = (HASHES_PER_SECOND / u64::from(arguments.mining_difficulty.max(1))).max(1);
@@ -160,6 +207,7 @@ impl TryFrom<Arguments> for Settings {
             accounts: arguments.accounts,
             http_addr: listening(&arguments.http_addr).map_err(|problem| unusable("http.addr", problem))?,
             data_dir: Some(arguments.data_dir).filter(|directory| !directory.is_empty()).map(PathBuf::from),
+            chain_id: arguments.chain_id,
             max_inbound_peers: arguments.max_inbound_peers,
             max_outbound_peers: arguments.max_outbound_peers,
         })
@@ -212,6 +260,7 @@ mod tests {
         assert_eq!(settings.p2p_addr.to_string(), "127.9.0.1:6001");
         assert_eq!(settings.peers[0].to_string(), "ws://127.9.0.2:6001");
         assert_eq!(settings.data_dir, None);
+        assert_eq!(settings.chain_id, "");
     }
 
     #[test]
@@ -233,12 +282,27 @@ mod tests {
             ["--p2p-addr=nowhere"],
             ["--mining-difficulty=-1"],
             ["--address="],
+            [&format!("--chain-id={}", "x".repeat(MAX_CHAIN_ID_BYTES + 1))],
         ] {
             assert!(settings(&flags).is_err(), "{flags:?}");
         }
         assert_eq!(settings(&["--miner=false"]).unwrap().miner, None);
         assert!(settings(&["--peers="]).unwrap().peers.is_empty());
         assert_eq!(settings(&["--peers=ws://a:1,ws://b:2", "--peers=ws://c:3"]).unwrap().peers.len(), 3);
+    }
+
+    #[test]
+    fn every_chain_has_a_directory_of_its_own() {
+        let place = |id: &str| {
+            let settings = settings(&["--data-dir=/data", &format!("--chain-id={id}")]).unwrap();
+            settings.chain_dir().unwrap().display().to_string()
+        };
+        assert_eq!(place(""), "/data");
+        assert_eq!(place("genesis"), "/data/chains/genesis");
+        assert_eq!(place("8c1f0a3e-kube.system"), "/data/chains/8c1f0a3e-kube.system");
+        let odd = ["..", ".", "a/b", "A", "a b", "\u{e4}", &"x".repeat(200)].map(place);
+        assert!(odd.iter().all(|place| place.starts_with("/data/chains/sha256-") && place.len() < 100), "{odd:?}");
+        assert_eq!(odd.iter().collect::<std::collections::HashSet<_>>().len(), odd.len());
     }
 
     #[test]

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use crate::block::{Block, BlockHash, MAX_ADDRESS_BYTES, MAX_DATA_BYTES};
 use crate::chain::Placed;
 
+/// What the file is called.
+pub(crate) const FILE: &str = "blocks";
+
 /// Every how many blocks the place in the file is remembered.
 const PAGE: u64 = 64;
 
@@ -84,7 +87,7 @@ pub struct Store {
 impl Store {
     /// Opens the chain kept in `directory`, or makes an empty one. No second process can until this one ends.
     pub fn open(directory: &Path, genesis: BlockHash) -> Result<(Self, Option<Cut>), Error> {
-        let path = directory.join("blocks");
+        let path = directory.join(FILE);
         let fail = |source| Error::Io { path: path.clone(), source };
         std::fs::create_dir_all(directory).map_err(fail)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;

@@ -50,6 +50,8 @@ pub enum End {
     Myself,
     /// There is another to the same node.
     Duplicate,
+    /// The other side has another chain. No fault of its own: an address may have been theirs before it was ours.
+    AnotherChain,
     /// The other side broke the rules; it is banned.
     Misbehaved(String),
     /// Our chain cannot be kept any more; the node is stopping.
@@ -77,22 +79,10 @@ pub async fn converse(
     let (sender, queue) = mpsc::channel(QUEUE);
     let stop = core.stop.child_token();
     let id = core.peers.join(direction, remote, sender.clone(), stop.clone());
-    let writing = core.tasks.spawn(write(sink, queue, stop.clone()));
-    let mut conversation = Conversation {
-        core,
-        id,
-        remote,
-        direction,
-        sender,
-        since: Instant::now(),
-        messages: 0,
-        reached: None,
-        empty_answers: 0,
-    };
-    let end = match conversation.greet().await {
-        Ok(()) => conversation.listen(source, &stop).await,
-        Err(end) => end,
-    };
+    let writing = core.tasks.spawn(write(sink, greeting(&core, direction), queue, stop.clone()));
+    let mut conversation =
+        Conversation { core, id, remote, sender, since: Instant::now(), messages: 0, reached: None, empty_answers: 0 };
+    let end = conversation.listen(source, &stop).await;
     if let End::Misbehaved(how) = &end {
         tracing::info!(%remote, how, "a peer misbehaved and is banned for a while");
         conversation.core.peers.ban(id, Instant::now());
@@ -107,13 +97,40 @@ pub async fn converse(
     end
 }
 
-/// Sends what is queued, and a ping when there is nothing.
+/// What is said first: who we are, and the question both sides ask. Who dials shows its newest block at once, as OneX's
+/// nodes do.
+fn greeting(core: &Core, direction: Direction) -> Vec<String> {
+    let tip = core.tip();
+    let hello = Hello {
+        node_id: core.id.clone(),
+        genesis: core.rules.genesis().hash,
+        chain_id: core.settings.chain_id.clone(),
+        listen: core.p2p_addr.to_string(),
+        tip: tip.claim(),
+    };
+    let mut greeting = vec![Message::Hello(hello).encode(), Message::QueryLatest.encode()];
+    if direction == Direction::Outbound {
+        greeting.extend([message::encode_blocks(&[&*tip.block]), Message::QueryPeers.encode()]);
+    }
+    core.counters.messages_sent.add(greeting.len() as u64);
+    greeting
+}
+
+/// Sends the greeting, then what is queued, and a ping when there is nothing.
+///
+/// The greeting does not wait in the queue, so that nothing overtakes it: who hears a block knows of which chain it is.
 async fn write(
     mut sink: SplitSink<WebSocketStream<TcpStream>, Frame>,
+    greeting: Vec<String>,
     mut queue: mpsc::Receiver<Utf8Bytes>,
     stop: CancellationToken,
 ) {
     let mut ping = interval(PING);
+    for text in greeting {
+        if !matches!(timeout(SEND, sink.send(Frame::Text(text.into()))).await, Ok(Ok(()))) {
+            return stop.cancel();
+        }
+    }
     loop {
         let frame = tokio::select! {
             biased;
@@ -137,7 +154,6 @@ struct Conversation {
     core: Arc<Core>,
     id: PeerId,
     remote: SocketAddr,
-    direction: Direction,
     sender: mpsc::Sender<Utf8Bytes>,
     /// Since when `messages` are counted.
     since: Instant,
@@ -148,25 +164,6 @@ struct Conversation {
 }
 
 impl Conversation {
-    /// What is said first: who we are, and the question both sides ask. Who dials shows its newest block at once, as
-    /// OneX's nodes do.
-    async fn greet(&self) -> Result<(), End> {
-        let tip = self.core.tip();
-        let hello = Hello {
-            node_id: self.core.id.clone(),
-            genesis: self.core.rules.genesis().hash,
-            listen: self.core.p2p_addr.to_string(),
-            tip: tip.claim(),
-        };
-        self.send(Message::Hello(hello).encode()).await?;
-        self.send(Message::QueryLatest.encode()).await?;
-        if self.direction == Direction::Outbound {
-            self.send(message::encode_blocks(&[&*tip.block])).await?;
-            self.send(Message::QueryPeers.encode()).await?;
-        }
-        Ok(())
-    }
-
     async fn listen(&mut self, mut source: SplitStream<WebSocketStream<TcpStream>>, stop: &CancellationToken) -> End {
         loop {
             let frame = tokio::select! {
@@ -231,6 +228,14 @@ impl Conversation {
             return Err(End::Misbehaved("its id is not an id".to_owned()));
         }
         let listen = hello.listen.parse().ok().map(|listen| self.reachable(listen));
+        let (ours, theirs) = (&self.core.settings.chain_id, &hello.chain_id);
+        if !ours.is_empty() && !theirs.is_empty() && ours != theirs {
+            tracing::info!(remote = %self.remote, ours, theirs, "a peer has another chain; hanging up");
+            // Only what is its own: who is elsewhere may be one of ours.
+            let listen = listen.filter(|listen| listen.ip() == self.remote.ip());
+            listen.into_iter().chain([self.remote]).for_each(|address| self.core.peers.unlearn(address));
+            return Err(End::AnotherChain);
+        }
         match self.core.peers.introduce(self.id, &self.core.id, &hello.node_id, listen, Instant::now()) {
             Introduction::Welcome => {}
             Introduction::Duplicate => return Err(End::Duplicate),

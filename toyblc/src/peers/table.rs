@@ -240,7 +240,7 @@ impl Table {
         }
     }
 
-    /// Forgets an address, because it is our own.
+    /// Forgets an address, because it is our own or that of another chain.
     pub fn unlearn(&self, address: SocketAddr) {
         self.0.lock().known.remove(&address);
     }

@@ -1,6 +1,6 @@
 //! Nodes come to have one chain.
 
-use crate::world::{Running, agree, eventually, grow, kept_in, miner, now, quiet, with_peers};
+use crate::world::{Running, agree, eventually, grow, kept_in, miner, now, of_chain, quiet, with_peers};
 
 #[tokio::test]
 async fn eight_nodes_around_one_agree_on_a_growing_chain() {
@@ -82,4 +82,21 @@ async fn a_node_told_of_itself_stays_alone_and_mines() {
     eventually("it is not its own peer", async || node.peers().await == 0).await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(node.peers().await, 0);
+}
+
+/// Every chain has the same genesis block, so without ids the heavier of two would replace the other.
+#[tokio::test]
+async fn two_chains_whose_nodes_meet_stay_two_chains() {
+    let (light, heavy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    grow(&light.path().join("chains/light"), 3, "light", now() - 60);
+    grow(&heavy.path().join("chains/heavy"), 9, "heavy", now() - 60);
+    let light = Running::start(of_chain(kept_in(quiet(), light.path()), "light"));
+    let heavy = Running::start(of_chain(with_peers(kept_in(quiet(), heavy.path()), &[light.p2p]), "heavy"));
+    eventually("they have met", async || light.metric("messages_received_total").await > 0).await;
+    eventually("they have parted", async || light.peers().await == 0 && heavy.peers().await == 0).await;
+    assert_eq!((light.height().await, heavy.height().await), (3, 9));
+    for node in [&light, &heavy] {
+        assert_eq!(node.metric("peers_banned_total").await, 0);
+        assert_eq!(node.metric("reorganisations_total").await, 0);
+    }
 }

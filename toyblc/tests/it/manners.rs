@@ -5,14 +5,14 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use onex_toyblc::block::Block;
 use onex_toyblc::ledger::Ledger;
-use onex_toyblc::peers::message::{BlocksAfter, Message, Tip};
+use onex_toyblc::peers::message::{BlocksAfter, Hello, Message, Tip};
 use onex_toyblc::rules::Rules;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::world::{Running, eventually, first_block, grow, kept_in, now, quiet};
+use crate::world::{Running, eventually, first_block, grow, kept_in, now, of_chain, quiet};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -35,12 +35,16 @@ async fn hear<T>(socket: &mut Socket, pick: impl Fn(Message) -> Option<T>) -> T 
             }
         }
     };
-    timeout(Duration::from_secs(10), hearing).await.unwrap()
+    timeout(Duration::from_secs(60), hearing).await.unwrap()
 }
 
 async fn is_closed(socket: &mut Socket) -> bool {
     let closing = async { while let Some(Ok(_)) = socket.next().await {} };
-    timeout(Duration::from_secs(10), closing).await.is_ok()
+    timeout(Duration::from_secs(60), closing).await.is_ok()
+}
+
+fn hello(message: Message) -> Option<Hello> {
+    if let Message::Hello(hello) = message { Some(hello) } else { None }
 }
 
 fn blocks(message: Message) -> Option<Vec<Block>> {
@@ -105,8 +109,7 @@ async fn more_peers_than_allowed_are_turned_away() {
 async fn a_peer_of_another_chain_is_not_spoken_to() {
     let node = Running::start(quiet());
     let mut socket = connect(&node).await;
-    let mut hello =
-        hear(&mut socket, |message| if let Message::Hello(hello) = message { Some(hello) } else { None }).await;
+    let mut hello = hear(&mut socket, hello).await;
     hello.node_id = "stranger".to_owned();
     hello.genesis = first_block("another beginning").hash;
     say(&mut socket, Message::Hello(hello).encode()).await;
@@ -114,10 +117,32 @@ async fn a_peer_of_another_chain_is_not_spoken_to() {
 }
 
 #[tokio::test]
+async fn a_peer_with_another_chain_id_is_hung_up_on_and_not_banned() {
+    let node = Running::start(of_chain(quiet(), "ours"));
+    let introduce = async |chain_id: &str| {
+        let mut socket = connect(&node).await;
+        let mut hello = hear(&mut socket, hello).await;
+        assert_eq!(hello.chain_id, "ours");
+        (hello.node_id, hello.chain_id) = (format!("of {chain_id}"), chain_id.to_owned());
+        say(&mut socket, Message::Hello(hello).encode()).await;
+        say(&mut socket, Message::Blocks(vec![first_block(chain_id)]).encode()).await;
+        socket
+    };
+    assert!(is_closed(&mut introduce("theirs").await).await);
+    assert_eq!((node.height().await, node.metric("peers_banned_total").await), (0, 0));
+    // Who was not told of an id takes part, as OneX's own nodes do, which say no hello at all.
+    for (height, chain_id) in [(1, ""), (1, "ours")] {
+        let mut socket = introduce(chain_id).await;
+        say(&mut socket, Message::QueryLatest.encode()).await;
+        eventually("its block is taken in", async || node.height().await == height).await;
+    }
+}
+
+#[tokio::test]
 async fn an_answer_to_no_question_ends_the_conversation() {
     let node = Running::start(quiet());
     let mut socket = connect(&node).await;
-    let hello = hear(&mut socket, |message| if let Message::Hello(hello) = message { Some(hello) } else { None }).await;
+    let hello = hear(&mut socket, hello).await;
     let tip = Tip { work: u128::MAX, ..hello.tip };
     say(&mut socket, Message::BlocksAfter(BlocksAfter { tip, blocks: vec![first_block("unasked")] }).encode()).await;
     assert!(is_closed(&mut socket).await);
@@ -128,8 +153,7 @@ async fn an_answer_to_no_question_ends_the_conversation() {
 async fn a_peer_that_claims_more_than_it_has_is_hung_up_on() {
     let node = Running::start(quiet());
     let mut socket = connect(&node).await;
-    let mut hello =
-        hear(&mut socket, |message| if let Message::Hello(hello) = message { Some(hello) } else { None }).await;
+    let mut hello = hear(&mut socket, hello).await;
     hello.node_id = "boaster".to_owned();
     hello.tip.work = u128::MAX;
     let tip = hello.tip;
@@ -144,8 +168,7 @@ async fn a_peer_that_claims_more_than_it_has_is_hung_up_on() {
 /// Answers a node's questions from a chain, as often as said; says hello first, with the chain's tip.
 async fn teach(node: &Running, ledger: &Ledger, answers: usize) -> Socket {
     let mut socket = connect(node).await;
-    let mut hello =
-        hear(&mut socket, |message| if let Message::Hello(hello) = message { Some(hello) } else { None }).await;
+    let mut hello = hear(&mut socket, hello).await;
     let tip = ledger.tip();
     hello.node_id = format!("teacher of {answers}");
     hello.tip = Tip { height: tip.block.index, hash: tip.block.hash, work: tip.work };

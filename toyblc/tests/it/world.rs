@@ -29,6 +29,7 @@ pub fn quiet() -> Settings {
         accounts: vec!["toyblc:onex(#)666".parse::<Account>().unwrap()],
         http_addr: "127.0.0.1:0".parse().unwrap(),
         data_dir: None,
+        chain_id: String::new(),
         max_inbound_peers: 128,
         max_outbound_peers: 4,
     }
@@ -47,6 +48,11 @@ pub fn with_peers(settings: Settings, peers: &[SocketAddr]) -> Settings {
 /// With its chain kept here.
 pub fn kept_in(settings: Settings, directory: &Path) -> Settings {
     Settings { data_dir: Some(PathBuf::from(directory)), ..settings }
+}
+
+/// Of the chain with this id.
+pub fn of_chain(settings: Settings, id: &str) -> Settings {
+    Settings { chain_id: id.to_owned(), ..settings }
 }
 
 /// A node that runs until it is stopped or dropped.

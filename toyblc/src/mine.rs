@@ -141,7 +141,7 @@ async fn find(core: &Core, miner: Miner, parent: &Block) -> Block {
 
 /// Returns when the interval after `parent` is over, and some time more.
 async fn wait_for_turn(core: &Core, parent: &Block) {
-    let interval = core.rules.interval(parent, core.settings.interval_seconds);
+    let interval = pause_after(&core.rules, parent, core.settings.interval_seconds);
     let due = Duration::from_secs(parent.timestamp.max(0).unsigned_abs() + interval);
     // In pieces, because the clock on the wall may be set meanwhile.
     while let Some(rest) = due.checked_sub(since_epoch()).filter(|rest| !rest.is_zero()) {
@@ -150,13 +150,30 @@ async fn wait_for_turn(core: &Core, parent: &Block) {
     sleep(jitter(Duration::from_millis(interval.saturating_mul(500)).min(MAX_JITTER))).await;
 }
 
+/// How many seconds after `parent` a miner begins to search that wants blocks every `wanted` seconds.
+///
+/// Its own interval, also where the parent's is so much longer that its block must name more: such a block is early and so
+/// harder, which is allowed, and brings a chain back soon that somebody made slow.
+fn pause_after(rules: &Rules, parent: &Block, wanted: u64) -> u64 {
+    wanted.min(rules.interval(parent, wanted))
+}
+
+/// The interval to name after `parent`. Who does not mine by itself has no opinion: its setting is a default that nobody
+/// chose for this chain, and miners would have to follow it.
+fn opinion(settings: &Settings, parent: &Block) -> u64 {
+    match parent.interval_seconds {
+        before if before > 0 && settings.miner.is_none() => before,
+        _ => settings.interval_seconds,
+    }
+}
+
 fn attempt(core: &Core, parent: &Block) -> Search {
     begin(core, parent, format!("miner at {}", since_epoch().as_millis()))
 }
 
 fn begin(core: &Core, parent: &Block, data: String) -> Search {
-    let Settings { interval_seconds, address, .. } = &core.settings;
-    Search::new(draft(&core.rules, parent, now(), *interval_seconds, data, address.clone()))
+    let address = core.settings.address.clone();
+    Search::new(draft(&core.rules, parent, now(), opinion(&core.settings, parent), data, address))
 }
 
 /// Tries up to `budget` nonces in about [`BATCH`] at most; how many were tried, and the block if one was right.
@@ -255,6 +272,21 @@ mod tests {
         let began = Instant::now();
         let (tried, _) = search_briefly(&hopeless, 0, u64::MAX);
         assert!(tried > 0 && began.elapsed() < Duration::from_millis(500), "{tried} in {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn an_interval_that_was_edited_from_hours_to_a_second_is_kept_at_once_and_named_soon() {
+        let rules = Rules::default();
+        let mut parent = Block { interval_seconds: 43_200, ..rules.genesis() };
+        let (mut blocks, mut waited) = (0, 0);
+        while parent.interval_seconds > 1 {
+            waited += pause_after(&rules, &parent, 1);
+            parent = draft(&rules, &parent, parent.timestamp + 1, 1, String::new(), String::new());
+            blocks += 1;
+        }
+        assert_eq!((blocks, waited), (16, 16));
+        // Into the other direction the rules set the pace, or one block would stop a chain.
+        assert_eq!(pause_after(&rules, &parent, 43_200), 2);
     }
 
     #[test]

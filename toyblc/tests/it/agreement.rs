@@ -1,6 +1,10 @@
 //! Nodes come to have one chain.
 
-use crate::world::{Running, agree, eventually, grow, kept_in, miner, now, of_chain, quiet, with_peers};
+use axum::http::Method;
+use onex_toyblc::Settings;
+use serde_json::json;
+
+use crate::world::{Running, agree, eventually, grow, kept_in, miner, now, of_chain, quiet, request, with_peers};
 
 #[tokio::test]
 async fn eight_nodes_around_one_agree_on_a_growing_chain() {
@@ -64,12 +68,25 @@ async fn a_block_made_on_request_reaches_everybody() {
     let (one, other) =
         (Running::start(with_peers(quiet(), &[hub.p2p])), Running::start(with_peers(quiet(), &[hub.p2p])));
     eventually("both are connected", async || hub.peers().await == 2).await;
-    let (_, block) = one
-        .ask(crate::world::request(axum::http::Method::POST, "/v1/blocks", Some(serde_json::json!({"data": "hello"}))))
-        .await;
+    let (_, block) = one.ask(request(Method::POST, "/v1/blocks", Some(json!({"data": "hello"})))).await;
     assert_eq!(block["data"], "hello");
     agree(&[&one, &hub, &other], 1).await;
     assert_eq!(other.get("/v1/blocks/1").await, block);
+}
+
+/// The genesis of a Chain is not told its interval, and has two hours by default.
+#[tokio::test]
+async fn posting_to_a_node_that_does_not_mine_leaves_the_miners_their_pace() {
+    let genesis = Running::start(Settings { interval_seconds: 7_200, ..quiet() });
+    let post = async || genesis.ask(request(Method::POST, "/v1/blocks", Some(json!({"data": "posted"})))).await.1;
+    assert_eq!(post().await["intervalSeconds"], 7_200, "the first block has nobody's interval to keep");
+    let miner = Running::start(with_peers(miner(), &[genesis.p2p]));
+    eventually("the miner is back at a second", async || genesis.get("/v1/height").await["intervalSeconds"] == 1).await;
+    for _ in 0..10 {
+        assert_eq!(post().await["intervalSeconds"], 1);
+    }
+    let height = genesis.height().await;
+    agree(&[&genesis, &miner], height + 3).await;
 }
 
 #[tokio::test]
@@ -77,7 +94,7 @@ async fn a_node_told_of_itself_stays_alone_and_mines() {
     // Listening everywhere and dialling localhost, as OneX's defaults do: only the conversation tells who is there.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let everywhere = std::net::SocketAddr::from(([0, 0, 0, 0], free.port()));
-    let node = Running::start(onex_toyblc::Settings { p2p_addr: everywhere, ..with_peers(miner(), &[free]) });
+    let node = Running::start(Settings { p2p_addr: everywhere, ..with_peers(miner(), &[free]) });
     eventually("it mines", async || node.height().await >= 2).await;
     eventually("it is not its own peer", async || node.peers().await == 0).await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;

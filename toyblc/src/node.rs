@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use parking_lot::Mutex;
@@ -150,6 +150,8 @@ pub(crate) struct Core {
 /// What became of blocks that were offered.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
+    /// How many are new and have their place in the tree.
+    pub(crate) placed: usize,
     /// How many wait for parents that we lack.
     pub(crate) orphans: usize,
 }
@@ -248,9 +250,11 @@ impl Core {
             Outcome::Known => {}
             Outcome::Orphan => taken.orphans += 1,
             Outcome::Side => {
+                taken.placed += 1;
                 self.counters.accepted.add(1);
             }
             Outcome::Tip(change) => {
+                taken.placed += 1;
                 self.counters.accepted.add(1);
                 if change.left > 0 {
                     self.counters.reorganisations.add(1);
@@ -292,9 +296,11 @@ impl Core {
         self.ledger.lock().chain().get(hash).is_some()
     }
 
-    /// Lets go of what a deep synchronisation brought into memory.
+    /// Lets go of what a deep synchronisation brought into memory, unless a peer is just answering.
     pub(crate) fn settle(&self) {
-        self.ledger.lock().shallow();
+        if !self.peers.asking(Instant::now()) {
+            self.ledger.lock().shallow();
+        }
     }
 
     /// What the node can say about itself now.
@@ -335,10 +341,11 @@ impl Core {
 
 /// Inserts a block; with `deep` also one whose parent is no longer in memory.
 fn take(ledger: &mut Ledger, block: Block, deep: bool) -> Result<Outcome, ledger::Error> {
-    if deep && ledger.deepen(&block)? {
+    let now = now();
+    if deep && ledger.deepen(&block, now)? {
         tracing::info!(index = block.index, "a heavier branch leaves our chain far below its tip; taking it in");
     }
-    ledger.insert(block, now())
+    ledger.insert(block, now)
 }
 
 /// The small things that must be done again and again.

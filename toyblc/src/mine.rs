@@ -76,6 +76,7 @@ impl Search {
 /// Mines for as long as the node runs.
 pub(crate) async fn mine(core: Arc<Core>, miner: Miner) {
     let mut tips = core.tips();
+    let mut patience = Patience::default();
     tokio::select! {
         () = core.stop.cancelled() => return,
         () = company(&core) => {}
@@ -88,7 +89,7 @@ pub(crate) async fn mine(core: Arc<Core>, miner: Miner) {
                 Ok(()) => continue,
                 Err(_) => return,
             },
-            found = find(&core, miner, &parent) => found,
+            found = find(&core, miner, &parent, &mut patience) => found,
         };
         tracing::info!(index = found.index, difficulty = found.difficulty, "found a block");
         match core.offer(vec![found], None, false) {
@@ -113,8 +114,31 @@ async fn company(core: &Core) {
     }
 }
 
+/// How many ticks a miner will still hold back while blocks are on their way that may change where it should mine.
+///
+/// At first ten seconds of them; every tick it mines gives one back. Whoever promises blocks and sends none thus costs it
+/// half of its time, and never all.
+struct Patience(u32);
+
+impl Patience {
+    const MOST: u32 = 200;
+
+    /// Whether to hold back in this tick, in which there is reason to or not.
+    fn hold_back(&mut self, reason: bool) -> bool {
+        let hold = reason && self.0 > 0;
+        self.0 = if hold { self.0 - 1 } else { (self.0 + 1).min(Self::MOST) };
+        hold
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Self::MOST)
+    }
+}
+
 /// A child of `parent`, found without haste. Dropped when there is another tip.
-async fn find(core: &Core, miner: Miner, parent: &Block) -> Block {
+async fn find(core: &Core, miner: Miner, parent: &Block, patience: &mut Patience) -> Block {
     wait_for_turn(core, parent).await;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,8 +147,7 @@ async fn find(core: &Core, miner: Miner, parent: &Block) -> Block {
     let mut nonce = u64::from(rand::rng().random::<u32>());
     loop {
         ticks.tick().await;
-        if core.peers.asking(Instant::now()) {
-            // Blocks are on their way that may change where we should mine.
+        if patience.hold_back(core.peers.asking(Instant::now())) {
             continue;
         }
         if now() > search.draft.timestamp {
@@ -272,6 +295,17 @@ mod tests {
         let began = Instant::now();
         let (tried, _) = search_briefly(&hopeless, 0, u64::MAX);
         assert!(tried > 0 && began.elapsed() < Duration::from_millis(500), "{tried} in {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn promises_of_blocks_stop_a_miner_for_ten_seconds_and_then_for_half_of_the_time() {
+        let mut patience = Patience::default();
+        let held = |patience: &mut Patience, ticks, reason| (0..ticks).filter(|_| patience.hold_back(reason)).count();
+        assert_eq!(TICK * Patience::MOST, Duration::from_secs(10));
+        assert_eq!(held(&mut patience, 200, true), 200);
+        assert_eq!(held(&mut patience, 1000, true), 500);
+        assert_eq!(held(&mut patience, 1000, false), 0);
+        assert_eq!(held(&mut patience, 200, true), 200);
     }
 
     #[test]

@@ -36,7 +36,7 @@ const PACE: u32 = 5_000;
 const PACE_WINDOW: Duration = Duration::from_secs(10);
 
 /// So often a peer may claim a heavier chain and then not deliver it.
-const MAX_EMPTY_ANSWERS: u32 = 3;
+const MAX_DOUBTS: u32 = 3;
 
 /// Of how much block text an answer is made.
 const ANSWER_BYTES: usize = 512 * 1024;
@@ -80,17 +80,25 @@ pub async fn converse(
     let stop = core.stop.child_token();
     let id = core.peers.join(direction, remote, sender.clone(), stop.clone());
     let writing = core.tasks.spawn(write(sink, greeting(&core, direction), queue, stop.clone()));
-    let mut conversation =
-        Conversation { core, id, remote, sender, since: Instant::now(), messages: 0, reached: None, empty_answers: 0 };
+    let mut conversation = Conversation {
+        core,
+        id,
+        remote,
+        sender,
+        since: Instant::now(),
+        messages: 0,
+        met: false,
+        reached: None,
+        doubts: 0,
+    };
     let end = conversation.listen(source, &stop).await;
     if let End::Misbehaved(how) = &end {
         tracing::info!(%remote, how, "a peer misbehaved and is banned for a while");
         conversation.core.peers.ban(id, Instant::now());
         conversation.core.counters.banned.add(1);
     }
-    if conversation.core.peers.leave(id) {
-        conversation.core.settle();
-    }
+    conversation.core.peers.leave(id);
+    conversation.core.settle();
     stop.cancel();
     // A writer that panicked has nothing more to say either.
     let _ = writing.await;
@@ -158,9 +166,12 @@ struct Conversation {
     /// Since when `messages` are counted.
     since: Instant,
     messages: u32,
+    /// Whether it said hello.
+    met: bool,
     /// The last block of the peer's branch that we have.
     reached: Option<Place>,
-    empty_answers: u32,
+    /// How often it claimed a heavier chain since it last sent something of it.
+    doubts: u32,
 }
 
 impl Conversation {
@@ -218,6 +229,10 @@ impl Conversation {
     }
 
     async fn meet(&mut self, hello: Hello) -> Result<(), End> {
+        // Each hello may make us ask.
+        if std::mem::replace(&mut self.met, true) {
+            return Err(End::Misbehaved("it introduced itself twice".to_owned()));
+        }
         if hello.node_id == self.core.id {
             return Err(End::Myself);
         }
@@ -242,7 +257,7 @@ impl Conversation {
             Introduction::Banned => return Err(End::Closed),
         }
         tracing::debug!(remote = %self.remote, node = hello.node_id, height = hello.tip.height, "met a peer");
-        if hello.tip.work > self.core.tip().work { self.ask(None).await } else { Ok(()) }
+        if hello.tip.work > self.core.tip().work { self.ask().await } else { Ok(()) }
     }
 
     /// Where a peer listens that says it listens at `claimed`.
@@ -251,46 +266,57 @@ impl Conversation {
         SocketAddr::new(ip, claimed.port())
     }
 
-    /// Asks for what follows the blocks we have, beginning with `known`, which the peer sent before.
-    async fn ask(&self, known: Option<Place>) -> Result<(), End> {
+    /// Asks for what follows the blocks we have: those of its branch that it sent before, else those of our chain.
+    async fn ask(&mut self) -> Result<(), End> {
         if !self.core.peers.ask(self.id, Instant::now()) {
             return Ok(());
         }
+        if self.core.peers.owed(self.id) > 1 {
+            self.doubt()?;
+        }
         let locator = self.core.read(|ledger| ledger.locator()).map_err(|Fault::Broken| End::Broken)?;
-        let places = known.into_iter().chain(locator).collect();
+        let reached = self.reached.filter(|reached| self.core.holds(&reached.hash));
+        let places = reached.into_iter().chain(locator).collect();
         self.send(Message::QueryAfter(places).encode()).await
     }
 
     /// Blocks that came by themselves, or as the answer to one of OneX's questions.
-    async fn take(&self, blocks: Vec<Block>) -> Result<(), End> {
+    async fn take(&mut self, blocks: Vec<Block>) -> Result<(), End> {
         let taken = self.offer(blocks, false).await?;
-        if taken.orphans > 0 { self.ask(None).await } else { Ok(()) }
+        if taken.orphans > 0 { self.ask().await } else { Ok(()) }
     }
 
     async fn take_answer(&mut self, answer: BlocksAfter) -> Result<(), End> {
-        if !self.core.peers.answered(self.id) {
+        if self.core.peers.owed(self.id) == 0 {
             return Err(End::Misbehaved("an answer to no question".to_owned()));
         }
         let last = answer.blocks.iter().max_by_key(|block| block.index);
         let last = last.map(|block| Place { index: block.index, hash: block.hash });
         let heavier = answer.tip.work > self.core.tip().work;
-        self.offer(answer.blocks, heavier).await?;
+        let taken = self.offer(answer.blocks, heavier).await?;
+        self.core.peers.answered(self.id);
         let behind = answer.tip.work > self.core.tip().work;
-        // Also blocks we had are a step: a branch that was begun with another peer is walked along again.
-        let onward = last.filter(|last| self.reached != Some(*last) && self.core.holds(&last.hash));
+        // Also blocks we had are a step, as long as they lead upwards: a branch that was begun with another peer is walked
+        // along again.
+        let higher = |last: &Place| self.reached.is_none_or(|reached| last.index > reached.index);
+        let onward = last.filter(|last| (taken.placed > 0 || higher(last)) && self.core.holds(&last.hash));
         if behind && onward.is_some() {
-            (self.reached, self.empty_answers) = (onward, 0);
-            return self.ask(onward).await;
+            (self.reached, self.doubts) = (onward, 0);
+            return self.ask().await;
         }
         self.core.settle();
-        if behind { self.doubt() } else { Ok(()) }
+        if behind {
+            return self.doubt();
+        }
+        self.reached = None;
+        Ok(())
     }
 
-    /// The peer claims a heavier chain and sent nothing of it that we could use. Looking far back for where such a chain
-    /// begins is dear, so nobody may make us do it again and again.
+    /// The peer claims a heavier chain, and sent nothing of it that we could use, or nothing in time. Asking it is dear:
+    /// meanwhile we ask nobody else, and may have to look far back for where such a chain begins.
     fn doubt(&mut self) -> Result<(), End> {
-        self.empty_answers += 1;
-        if self.empty_answers < MAX_EMPTY_ANSWERS {
+        self.doubts += 1;
+        if self.doubts < MAX_DOUBTS {
             return Ok(());
         }
         tracing::warn!(remote = %self.remote, "a peer claims a heavier chain that we cannot take in; hanging up");

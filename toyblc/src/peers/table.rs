@@ -62,7 +62,10 @@ pub struct Peer {
     pub stop: CancellationToken,
     node_id: Option<String>,
     listen: Option<SocketAddr>,
+    /// When it was asked last, while it owes an answer.
     asked: Option<Instant>,
+    /// How many answers it owes.
+    owed: u32,
 }
 
 /// What became of a peer's introduction.
@@ -107,13 +110,14 @@ impl Table {
         let mut state = self.0.lock();
         state.last += 1;
         let id = state.last;
-        state.connected.insert(id, Peer { direction, remote, sender, stop, node_id: None, listen: None, asked: None });
+        let peer = Peer { direction, remote, sender, stop, node_id: None, listen: None, asked: None, owed: 0 };
+        state.connected.insert(id, peer);
         id
     }
 
-    /// Forgets a connection that ended; whether it ended before it answered.
-    pub fn leave(&self, id: PeerId) -> bool {
-        self.0.lock().connected.remove(&id).is_some_and(|peer| peer.asked.is_some())
+    /// Forgets a connection that ended.
+    pub fn leave(&self, id: PeerId) {
+        self.0.lock().connected.remove(&id);
     }
 
     /// Takes note of who is at the other end. Of two connections between two nodes, the one opened by the node with the
@@ -157,12 +161,26 @@ impl Table {
         if state.connected.values().any(|peer| waits(peer, now)) {
             return false;
         }
-        state.connected.get_mut(&id).map(|peer| peer.asked = Some(now)).is_some()
+        let Some(peer) = state.connected.get_mut(&id) else { return false };
+        peer.asked = Some(now);
+        peer.owed += 1;
+        true
+    }
+
+    /// How many answers the peer owes: more than one when it lets us wait and was asked again.
+    pub fn owed(&self, id: PeerId) -> u32 {
+        self.0.lock().connected.get(&id).map_or(0, |peer| peer.owed)
     }
 
     /// The peer has answered; whether it was asked.
     pub fn answered(&self, id: PeerId) -> bool {
-        self.0.lock().connected.get_mut(&id).is_some_and(|peer| peer.asked.take().is_some())
+        let mut state = self.0.lock();
+        let Some(peer) = state.connected.get_mut(&id).filter(|peer| peer.owed > 0) else { return false };
+        peer.owed -= 1;
+        if peer.owed == 0 {
+            peer.asked = None;
+        }
+        true
     }
 
     /// Whether blocks are on their way that we asked for.
@@ -385,6 +403,18 @@ mod tests {
         assert!(table.ask(two, now + PATIENCE));
         assert!(table.answered(two) && !table.answered(two));
         assert!(!table.asking(now + PATIENCE));
+    }
+
+    #[test]
+    fn a_slow_peer_that_is_asked_twice_may_answer_twice() {
+        let (table, now) = (Table::default(), Instant::now());
+        let (slow, _, _) = connect(&table, Direction::Inbound, "127.0.0.2:1");
+        assert!(table.ask(slow, now) && !table.ask(slow, now));
+        assert!(table.ask(slow, now + PATIENCE));
+        assert_eq!(table.owed(slow), 2);
+        assert!(table.answered(slow) && table.asking(now + PATIENCE));
+        assert!(table.answered(slow) && !table.asking(now + PATIENCE));
+        assert!(!table.answered(slow));
     }
 
     #[test]

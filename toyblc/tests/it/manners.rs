@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use onex_toyblc::block::Block;
-use onex_toyblc::ledger::Ledger;
+use onex_toyblc::ledger::{Ledger, Place};
 use onex_toyblc::peers::message::{BlocksAfter, Hello, Message, Tip};
 use onex_toyblc::rules::Rules;
 use tokio::net::TcpStream;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::world::{Running, eventually, first_block, grow, kept_in, now, of_chain, quiet};
+use crate::world::{Running, child_of, eventually, first_block, grow, kept_in, miner, now, of_chain, quiet};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -24,18 +24,27 @@ async fn say(socket: &mut Socket, text: String) {
     socket.send(Frame::Text(text.into())).await.unwrap();
 }
 
-/// The next message that is of interest to `pick`.
-async fn hear<T>(socket: &mut Socket, pick: impl Fn(Message) -> Option<T>) -> T {
+/// The next message that is of interest to `pick`; `None` when the node hangs up before.
+async fn hear_or_closed<T>(socket: &mut Socket, pick: impl Fn(Message) -> Option<T>) -> Option<T> {
     let hearing = async {
         loop {
-            if let Frame::Text(text) = socket.next().await.unwrap().unwrap()
-                && let Some(picked) = pick(Message::decode(&text).unwrap())
-            {
-                return picked;
+            match socket.next().await {
+                Some(Ok(Frame::Text(text))) => {
+                    if let Some(picked) = pick(Message::decode(&text).unwrap()) {
+                        return Some(picked);
+                    }
+                }
+                Some(Ok(Frame::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
             }
         }
     };
     timeout(Duration::from_secs(60), hearing).await.unwrap()
+}
+
+/// The next message that is of interest to `pick`.
+async fn hear<T>(socket: &mut Socket, pick: impl Fn(Message) -> Option<T>) -> T {
+    hear_or_closed(socket, pick).await.expect("the node hung up")
 }
 
 async fn is_closed(socket: &mut Socket) -> bool {
@@ -45,6 +54,10 @@ async fn is_closed(socket: &mut Socket) -> bool {
 
 fn hello(message: Message) -> Option<Hello> {
     if let Message::Hello(hello) = message { Some(hello) } else { None }
+}
+
+fn question(message: Message) -> Option<Vec<Place>> {
+    if let Message::QueryAfter(places) = message { Some(places) } else { None }
 }
 
 fn blocks(message: Message) -> Option<Vec<Block>> {
@@ -153,16 +166,81 @@ async fn an_answer_to_no_question_ends_the_conversation() {
 async fn a_peer_that_claims_more_than_it_has_is_hung_up_on() {
     let node = Running::start(quiet());
     let mut socket = connect(&node).await;
-    let mut hello = hear(&mut socket, hello).await;
-    hello.node_id = "boaster".to_owned();
-    hello.tip.work = u128::MAX;
-    let tip = hello.tip;
-    for _ in 0..3 {
-        say(&mut socket, Message::Hello(hello.clone()).encode()).await;
-        hear(&mut socket, |message| matches!(message, Message::QueryAfter(_)).then_some(())).await;
+    let tip = boast(&mut socket).await;
+    for number in 0..3 {
+        hear(&mut socket, question).await;
         say(&mut socket, Message::BlocksAfter(BlocksAfter { tip, blocks: Vec::new() }).encode()).await;
+        // Another block without a parent is another reason to ask.
+        let orphan = child_of(&first_block(&format!("missing {number}")));
+        let _ = socket.send(Frame::Text(Message::Blocks(vec![orphan]).encode().into())).await;
     }
     assert!(is_closed(&mut socket).await);
+}
+
+/// Says hello with more work than there is; the tip it claims.
+async fn boast(socket: &mut Socket) -> Tip {
+    let mut hello = hear(socket, hello).await;
+    hello.node_id = "boaster".to_owned();
+    hello.tip.work = u128::MAX;
+    say(socket, Message::Hello(hello.clone()).encode()).await;
+    hello.tip
+}
+
+/// Blocks that the node has already lead nowhere, however often their order changes.
+#[tokio::test]
+async fn a_peer_that_answers_with_known_blocks_in_turn_is_hung_up_on() {
+    let directory = tempfile::tempdir().unwrap();
+    grow(directory.path(), 2, "known", now() - 60);
+    let known = Ledger::open(Rules::default(), Some(directory.path())).unwrap().0.read(1, 2, usize::MAX).unwrap();
+    let node = Running::start(kept_in(quiet(), directory.path()));
+    let mut socket = connect(&node).await;
+    let tip = boast(&mut socket).await;
+    for turn in 0..20 {
+        let asked = hear_or_closed(&mut socket, question).await;
+        if asked.is_none() {
+            // Two steps upwards, then three doubts.
+            assert!(turn <= 5, "hung up on after {turn} answers");
+            return;
+        }
+        let blocks = vec![(*known[turn % 2]).clone()];
+        say(&mut socket, Message::BlocksAfter(BlocksAfter { tip, blocks }).encode()).await;
+        let orphan = child_of(&first_block(&format!("missing {turn}")));
+        let _ = socket.send(Frame::Text(Message::Blocks(vec![orphan]).encode().into())).await;
+    }
+    panic!("the node asks for ever");
+}
+
+#[tokio::test]
+async fn a_second_hello_ends_the_conversation() {
+    let node = Running::start(quiet());
+    let mut socket = connect(&node).await;
+    let mut hello = hear(&mut socket, hello).await;
+    hello.node_id = "forgetful".to_owned();
+    for _ in 0..2 {
+        say(&mut socket, Message::Hello(hello.clone()).encode()).await;
+    }
+    assert!(is_closed(&mut socket).await);
+    assert_eq!(node.metric("peers_banned_total").await, 1);
+}
+
+/// Ten seconds pass for each question that is not answered.
+#[tokio::test]
+async fn a_peer_that_lets_a_miner_wait_for_blocks_neither_stops_it_nor_stays() {
+    let node = Running::start(miner());
+    let mut socket = connect(&node).await;
+    boast(&mut socket).await;
+    let orphans = async {
+        for number in 0.. {
+            let orphan = child_of(&first_block(&format!("missing {number}")));
+            let text = Message::Blocks(vec![orphan]).encode();
+            if socket.send(Frame::Text(text.into())).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), orphans).await.expect("it is hung up on after three questions");
+    assert!(node.height().await >= 3);
 }
 
 /// Answers a node's questions from a chain, as often as said; says hello first, with the chain's tip.
@@ -175,9 +253,7 @@ async fn teach(node: &Running, ledger: &Ledger, answers: usize) -> Socket {
     let tip = hello.tip;
     say(&mut socket, Message::Hello(hello).encode()).await;
     for _ in 0..answers {
-        let places =
-            hear(&mut socket, |message| if let Message::QueryAfter(places) = message { Some(places) } else { None })
-                .await;
+        let places = hear(&mut socket, question).await;
         let blocks = ledger.read(ledger.after(&places).unwrap(), 500, usize::MAX).unwrap();
         let blocks = blocks.iter().map(|block| (**block).clone()).collect();
         say(&mut socket, Message::BlocksAfter(BlocksAfter { tip, blocks }).encode()).await;

@@ -182,6 +182,12 @@ pub fn first_block(data: &str) -> Block {
         .unwrap()
 }
 
+/// A block that could follow that one.
+pub fn child_of(parent: &Block) -> Block {
+    let child = draft(&Rules::default(), parent, parent.timestamp + 3, 1, parent.data.clone(), "me".to_owned());
+    Search::new(child).run(0, u64::MAX).unwrap()
+}
+
 pub fn now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64
 }

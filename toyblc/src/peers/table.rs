@@ -79,10 +79,11 @@ pub enum Introduction {
     Banned,
 }
 
+/// Who is banned. An id is a claim that anybody can copy, so it names only those that have no address of their own.
 #[derive(PartialEq, Eq, Hash)]
 enum Banned {
     Host(IpAddr),
-    Node(String),
+    Local(String),
 }
 
 #[derive(Default)]
@@ -121,7 +122,8 @@ impl Table {
     }
 
     /// Takes note of who is at the other end. Of two connections between two nodes, the one opened by the node with the
-    /// smaller id stays, so that both sides close the same one.
+    /// smaller id stays, so that both sides close the same one. Connections to different hosts lead to different nodes,
+    /// whatever they claim: or anybody could have another's closed.
     pub fn introduce(
         &self,
         id: PeerId,
@@ -131,14 +133,14 @@ impl Table {
         now: Instant,
     ) -> Introduction {
         let mut state = self.0.lock();
-        if state.banned.get(&Banned::Node(theirs.to_owned())).is_some_and(|until| now < *until) {
-            return Introduction::Banned;
-        }
-        let Some(direction) = state.connected.get(&id).map(|peer| peer.direction) else {
+        let Some((direction, host)) = state.connected.get(&id).map(|peer| (peer.direction, peer.remote.ip())) else {
             return Introduction::Duplicate;
         };
-        let twin =
-            state.connected.iter().find(|(other, peer)| **other != id && peer.node_id.as_deref() == Some(theirs));
+        if is_shared(host) && state.is_banned(&Banned::Local(theirs.to_owned()), now) {
+            return Introduction::Banned;
+        }
+        let same = |peer: &Peer| peer.node_id.as_deref() == Some(theirs) && peer.remote.ip() == host;
+        let twin = state.connected.iter().find(|(other, peer)| **other != id && same(peer));
         if let Some((_, twin)) = twin {
             let wanted = if ours < theirs { Direction::Outbound } else { Direction::Inbound };
             if twin.direction == direction || direction != wanted {
@@ -269,12 +271,10 @@ impl Table {
         let Some(peer) = state.connected.get(&id) else { return };
         let (host, node) = (peer.remote.ip(), peer.node_id.clone());
         peer.stop.cancel();
-        // Everybody on this machine who has no address of their own comes from there.
-        if host != IpAddr::V4(Ipv4Addr::LOCALHOST) && host != IpAddr::V6(Ipv6Addr::LOCALHOST) {
+        if !is_shared(host) {
             state.remember_ban(Banned::Host(host), now);
-        }
-        if let Some(node) = node {
-            state.remember_ban(Banned::Node(node), now);
+        } else if let Some(node) = node {
+            state.remember_ban(Banned::Local(node), now);
         }
     }
 
@@ -310,7 +310,11 @@ impl Table {
 
 impl State {
     fn bans(&self, host: IpAddr, now: Instant) -> bool {
-        self.banned.get(&Banned::Host(host)).is_some_and(|until| now < *until)
+        self.is_banned(&Banned::Host(host), now)
+    }
+
+    fn is_banned(&self, whom: &Banned, now: Instant) -> bool {
+        self.banned.get(whom).is_some_and(|until| now < *until)
     }
 
     fn remember_ban(&mut self, whom: Banned, now: Instant) {
@@ -319,6 +323,12 @@ impl State {
             self.banned.insert(whom, now + BAN);
         }
     }
+}
+
+/// Whether many nodes may come from this address: all on this machine that have none of their own. A Pod has.
+fn is_shared(host: IpAddr) -> bool {
+    let host = host.to_canonical();
+    host == Ipv4Addr::LOCALHOST || host == Ipv6Addr::LOCALHOST
 }
 
 fn waits(peer: &Peer, now: Instant) -> bool {
@@ -391,6 +401,32 @@ mod tests {
         let (again, _, _) = connect(&table, Direction::Inbound, "127.0.0.1:2");
         assert_eq!(table.introduce(again, "me", "bad", None, now), Introduction::Banned);
         assert_eq!(table.introduce(again, "me", "good", None, now), Introduction::Welcome);
+    }
+
+    #[test]
+    fn a_copied_id_neither_closes_nor_bans_who_has_it() {
+        let (table, now) = (Table::default(), Instant::now());
+        let (victim, _, victim_stop) = connect(&table, Direction::Inbound, "127.9.0.2:1");
+        let (local, _, local_stop) = connect(&table, Direction::Inbound, "127.0.0.1:1");
+        assert_eq!(table.introduce(victim, "me", "victim", None, now), Introduction::Welcome);
+        assert_eq!(table.introduce(local, "me", "local", None, now), Introduction::Welcome);
+        for (direction, host, copied) in [
+            (Direction::Inbound, "127.9.0.3:1", "victim"),
+            (Direction::Outbound, "127.9.0.4:1", "victim"),
+            (Direction::Outbound, "127.9.0.5:1", "local"),
+            (Direction::Outbound, "127.0.0.1:2", "victim"),
+        ] {
+            let (copy, _, _) = connect(&table, direction, host);
+            assert_eq!(table.introduce(copy, "me", copied, None, now), Introduction::Welcome, "{host}");
+            assert!(!victim_stop.is_cancelled() && !local_stop.is_cancelled());
+            table.ban(copy, now);
+        }
+        for (host, id) in [("127.9.0.2:2", "victim"), ("127.0.0.1:3", "local")] {
+            table.0.lock().connected.clear();
+            let (again, _, _) = connect(&table, Direction::Inbound, host);
+            assert!(!table.bans(host.parse::<SocketAddr>().unwrap().ip(), now));
+            assert_eq!(table.introduce(again, "me", id, None, now), Introduction::Welcome);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as Wire, Message as Frame, Utf8Bytes};
@@ -34,6 +34,9 @@ const PACE: u32 = 5_000;
 
 /// See [`PACE`].
 const PACE_WINDOW: Duration = Duration::from_secs(10);
+
+/// What one question for many blocks costs, which is answered from the disk: as much as a hundred messages. See [`Fare`].
+const DEAR: Duration = Duration::from_millis(200);
 
 /// So often a peer may claim a heavier chain and then not deliver it.
 const MAX_DOUBTS: u32 = 3;
@@ -87,6 +90,7 @@ pub async fn converse(
         sender,
         since: Instant::now(),
         messages: 0,
+        fare: Fare { paid: Instant::now() },
         met: false,
         reached: None,
         doubts: 0,
@@ -158,6 +162,22 @@ async fn write(
     let _ = timeout(Duration::from_millis(500), sink.close()).await;
 }
 
+/// The pace at which a peer's dear questions are answered: those of [`PACE_WINDOW`] at once, then one every [`DEAR`].
+///
+/// Who asks more waits. It is not banned, because a node that has much to catch up with asks as fast as it is answered.
+struct Fare {
+    /// Until when all that was asked is paid for.
+    paid: Instant,
+}
+
+impl Fare {
+    /// How long the question that comes at `now` has to wait.
+    fn charge(&mut self, now: Instant) -> Duration {
+        self.paid = self.paid.max(now) + DEAR;
+        self.paid.saturating_duration_since(now + PACE_WINDOW)
+    }
+}
+
 struct Conversation {
     core: Arc<Core>,
     id: PeerId,
@@ -166,6 +186,7 @@ struct Conversation {
     /// Since when `messages` are counted.
     since: Instant,
     messages: u32,
+    fare: Fare,
     /// Whether it said hello.
     met: bool,
     /// The last block of the peer's branch that we have.
@@ -214,10 +235,16 @@ impl Conversation {
                 let tip = self.core.tip();
                 self.send(message::encode_blocks(&[&*tip.block])).await
             }
-            Message::QueryAll => self.tell_all().await,
+            Message::QueryAll => {
+                sleep(self.fare.charge(Instant::now())).await;
+                self.tell_all().await
+            }
             Message::Blocks(blocks) => self.take(blocks).await,
             Message::Hello(hello) => self.meet(hello).await,
-            Message::QueryAfter(places) => self.tell_after(&places).await,
+            Message::QueryAfter(places) => {
+                sleep(self.fare.charge(Instant::now())).await;
+                self.tell_after(&places).await
+            }
             Message::BlocksAfter(answer) => self.take_answer(answer).await,
             Message::QueryPeers => self.send(Message::Peers(self.core.peers.recommend(self.id)).encode()).await,
             Message::Peers(addresses) => {
@@ -369,5 +396,25 @@ fn broken(error: &Wire) -> End {
     match error {
         Wire::Capacity(_) | Wire::Utf8(_) => End::Misbehaved(error.to_string()),
         _ => End::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dear_questions_are_answered_at_once_fifty_times_and_then_five_times_a_second() {
+        let mut now = Instant::now();
+        let mut fare = Fare { paid: now };
+        for _ in 0..50 {
+            assert_eq!(fare.charge(now), Duration::ZERO);
+        }
+        for _ in 0..50 {
+            assert_eq!(fare.charge(now), DEAR);
+            now += DEAR;
+        }
+        now += PACE_WINDOW;
+        assert_eq!(fare.charge(now), Duration::ZERO);
     }
 }

@@ -210,6 +210,24 @@ async fn a_peer_that_answers_with_known_blocks_in_turn_is_hung_up_on() {
     panic!("the node asks for ever");
 }
 
+/// Each such question reads up to half a megabyte from the disk.
+#[tokio::test]
+async fn a_peer_that_asks_for_many_blocks_again_and_again_is_made_to_wait() {
+    let node = Running::start(quiet());
+    for question in [Message::QueryAll.encode(), Message::QueryAfter(Vec::new()).encode()] {
+        let mut socket = connect(&node).await;
+        let began = std::time::Instant::now();
+        for _ in 0..55 {
+            say(&mut socket, question.clone()).await;
+        }
+        for _ in 0..55 {
+            let of_interest = |message| matches!(message, Message::Blocks(_) | Message::BlocksAfter(_)).then_some(());
+            hear(&mut socket, of_interest).await;
+        }
+        assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn a_second_hello_ends_the_conversation() {
     let node = Running::start(quiet());

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::{Arg, ArgAction, ArgMatches, FromArgMatches};
 use sha2::{Digest, Sha256};
 
 use crate::block::{DEFAULT_ADDRESS, MAX_ADDRESS_BYTES};
@@ -71,6 +72,53 @@ pub struct Arguments {
     /// What is logged: error, warn, info, debug or trace, or a filter such as onex_toyblc=debug
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", env = "ONEX_TOYBLC_LOG_LEVEL")]
     pub log_level: String,
+
+    /// What was given that means something to OneX's node and nothing to this one.
+    #[command(flatten)]
+    pub ignored: Ignored,
+}
+
+/// Flags of OneX's own node that are accepted and ignored, so that its scripts and manifests start this one too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ignored(Vec<&'static str>);
+
+impl Ignored {
+    const TEXTS: [&str; 7] =
+        ["http.network", "http.timeout", "tls.ca-cert", "tls.cert", "tls.key", "log.format", "log.output-paths"];
+    const SWITCHES: [&str; 5] =
+        ["tls.use-tls", "tls.insecure-skip-verify", "log.disable-caller", "log.disable-stacktrace", "log.enable-color"];
+
+    /// Says once which flags have no effect, if any were given.
+    pub(crate) fn warn(&self) {
+        if !self.0.is_empty() {
+            let flags = self.0.join(", ");
+            tracing::warn!(flags, "these flags have no effect here; HTTP is always plain, and the log goes to stderr");
+        }
+    }
+}
+
+impl clap::Args for Ignored {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let flag = |name| Arg::new(name).long(name).hide(true).action(ArgAction::Append);
+        let switch = |name| flag(name).num_args(0..=1).require_equals(true).default_missing_value("true");
+        command.args(Self::TEXTS.map(flag)).args(Self::SWITCHES.map(switch))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Ignored {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |name: &&str| matches.contains_id(name);
+        Ok(Self(Self::TEXTS.into_iter().chain(Self::SWITCHES).filter(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// A user of the HTTP API. Never prints its password.
@@ -289,6 +337,41 @@ mod tests {
         assert_eq!(settings(&["--miner=false"]).unwrap().miner, None);
         assert!(settings(&["--peers="]).unwrap().peers.is_empty());
         assert_eq!(settings(&["--peers=ws://a:1,ws://b:2", "--peers=ws://c:3"]).unwrap().peers.len(), 3);
+    }
+
+    #[test]
+    fn flags_that_only_onex_knows_are_accepted_and_named() {
+        let ignored = |flags: &[&str]| {
+            let command = Command::try_parse_from(["toyblc"].iter().chain(flags)).unwrap();
+            command.arguments.ignored.0
+        };
+        assert_eq!(ignored(&["--miner", "--http.addr=127.0.0.1:1"]), [""; 0]);
+        let given = [
+            "--tls.use-tls=false",
+            "--tls.insecure-skip-verify",
+            "--tls.cert=/cert",
+            "--http.timeout",
+            "30s",
+            "--http.network=tcp",
+            "--log.output-paths=stdout",
+            "--log.output-paths=/log",
+            "--log.enable-color",
+            "--miner",
+        ];
+        let named = [
+            "http.network",
+            "http.timeout",
+            "tls.cert",
+            "log.output-paths",
+            "tls.use-tls",
+            "tls.insecure-skip-verify",
+            "log.enable-color",
+        ];
+        assert_eq!(ignored(&given), named);
+        assert!(settings(&given).unwrap().miner.is_some());
+        for name in Ignored::TEXTS.into_iter().chain(Ignored::SWITCHES) {
+            assert_eq!(ignored(&[&format!("--{name}=x")]), [name]);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Nodes to ask, and chains to start them with.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -35,6 +36,14 @@ pub fn quiet() -> Settings {
     }
 }
 
+/// A loopback address that no other test has, in this process or another, so that nobody takes a port that is given back.
+pub fn own_address() -> IpAddr {
+    static TAKEN: AtomicU8 = AtomicU8::new(0);
+    let number = u32::from(TAKEN.fetch_add(1, Ordering::Relaxed));
+    // Above the addresses that Pods get.
+    IpAddr::from((0x7f80_0000_u32 | (std::process::id() & 0x7fff) << 8 | number).to_be_bytes())
+}
+
 /// Settings of a miner with an interval of one second.
 pub fn miner() -> Settings {
     Settings { miner: Some(Miner { hashes_per_second: 2000 }), ..quiet() }
@@ -66,11 +75,15 @@ pub struct Running {
 
 impl Running {
     pub fn start(settings: Settings) -> Self {
-        let node = Node::new(settings).unwrap();
+        Self::try_start(settings).unwrap()
+    }
+
+    pub fn try_start(settings: Settings) -> anyhow::Result<Self> {
+        let node = Node::new(settings)?;
         let shutdown = CancellationToken::new();
         let (p2p, http, router) = (node.p2p_addr(), node.http_addr(), node.router());
         let task = tokio::spawn(node.run(shutdown.clone()));
-        Self { p2p, http, router, shutdown, task }
+        Ok(Self { p2p, http, router, shutdown, task })
     }
 
     pub async fn stop(mut self) {

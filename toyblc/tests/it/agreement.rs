@@ -1,8 +1,8 @@
 //! Nodes come to have one chain.
 
 use axum::http::Method;
-use onex_toyblc::Settings;
-use serde_json::json;
+use onex_toyblc::{Miner, Settings};
+use serde_json::{Value, json};
 
 use crate::world::{
     Running, agree, eventually, grow, kept_in, miner, now, of_chain, own_address, quiet, request, with_peers,
@@ -17,6 +17,39 @@ async fn eight_nodes_around_one_agree_on_a_growing_chain() {
     agree(&nodes, 4).await;
     agree(&nodes, 8).await;
     assert_eq!(genesis.metric("blocks_mined_total").await, 0);
+}
+
+/// The size that a Chain is meant for. All in one process, so connections are fewer than nodes would open by themselves:
+/// both ends of each are files of ours.
+#[tokio::test]
+async fn fifty_nodes_keep_one_chain_and_its_interval() {
+    const BLOCKS: u64 = 20;
+    let genesis = Running::start(quiet());
+    let settings = Settings {
+        miner: Some(Miner { hashes_per_second: 40 }),
+        max_outbound_peers: 2,
+        ..with_peers(miner(), &[genesis.p2p])
+    };
+    let mut nodes: Vec<_> = (1..50).map(|_| Running::start(settings.clone())).collect();
+    nodes.push(genesis);
+    let nodes: Vec<_> = nodes.iter().collect();
+    // While they find each other, and how hard a block must be for so many.
+    agree(&nodes, 8).await;
+    let first = nodes[0].height().await;
+    agree(&nodes, first + BLOCKS).await;
+    let blocks = nodes[0].get(&format!("/v1/blocks?from={first}&limit={}", BLOCKS + 1)).await;
+    let blocks = blocks.as_array().unwrap();
+    let seconds = |block: &Value| block["timestamp"].as_f64().unwrap();
+    let mean = (seconds(&blocks[BLOCKS as usize]) - seconds(&blocks[0])) / BLOCKS as f64;
+    assert!((0.5..=2.0).contains(&mean), "a block every {mean} s");
+    for index in [1, first / 2, first, first + BLOCKS / 2] {
+        agree(&nodes, index).await;
+    }
+    let mut mined = 0;
+    for node in &nodes {
+        mined += u64::from(node.metric("blocks_mined_total").await > 0);
+    }
+    assert!(mined > 5, "only {mined} of them found any block");
 }
 
 #[tokio::test]

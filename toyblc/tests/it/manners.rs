@@ -152,6 +152,47 @@ async fn a_peer_with_another_chain_id_is_hung_up_on_and_not_banned() {
 }
 
 #[tokio::test]
+async fn an_address_where_another_chain_lives_is_forgotten() {
+    let (node, stranger) = (Running::start(of_chain(quiet(), "ours")), Running::start(of_chain(quiet(), "theirs")));
+    let mut gossip = connect(&node).await;
+    say(&mut gossip, Message::Peers(vec![stranger.p2p.to_string()]).encode()).await;
+    let heard = async || stranger.metric("messages_received_total").await;
+    eventually("it is tried", async || heard().await > 0).await;
+    let once = heard().await;
+    // Longer than a round of looking for peers.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(heard().await, once, "it is not tried again");
+}
+
+/// After ten seconds it is asked again, and then answers both questions.
+#[tokio::test]
+async fn a_slow_peer_is_not_taken_for_one_that_answers_unasked() {
+    let directory = tempfile::tempdir().unwrap();
+    grow(directory.path(), 3, "slow", now() - 60);
+    let (ledger, _) = Ledger::open(Rules::default(), Some(directory.path())).unwrap();
+    let node = Running::start(quiet());
+    let mut socket = teach(&node, &ledger, 0).await;
+    let newest = Message::Blocks(vec![(*ledger.tip().block).clone()]).encode();
+    for _ in 0..2 {
+        let asked = async {
+            while timeout(Duration::from_millis(500), hear(&mut socket, question)).await.is_err() {
+                say(&mut socket, newest.clone()).await;
+            }
+        };
+        timeout(Duration::from_secs(60), asked).await.unwrap();
+    }
+    let blocks: Vec<_> = ledger.read(1, 3, usize::MAX).unwrap().iter().map(|block| (**block).clone()).collect();
+    for _ in 0..2 {
+        let answer = BlocksAfter { tip: claim(&ledger), blocks: blocks.clone() };
+        say(&mut socket, Message::BlocksAfter(answer).encode()).await;
+    }
+    eventually("it has the blocks", async || node.height().await == 3).await;
+    say(&mut socket, Message::QueryPeers.encode()).await;
+    hear(&mut socket, |message| matches!(message, Message::Peers(_)).then_some(())).await;
+    assert_eq!(node.metric("peers_banned_total").await, 0);
+}
+
+#[tokio::test]
 async fn an_answer_to_no_question_ends_the_conversation() {
     let node = Running::start(quiet());
     let mut socket = connect(&node).await;
@@ -261,14 +302,17 @@ async fn a_peer_that_lets_a_miner_wait_for_blocks_neither_stops_it_nor_stays() {
     assert!(node.height().await >= 3);
 }
 
+fn claim(ledger: &Ledger) -> Tip {
+    let tip = ledger.tip();
+    Tip { height: tip.block.index, hash: tip.block.hash, work: tip.work }
+}
+
 /// Answers a node's questions from a chain, as often as said; says hello first, with the chain's tip.
 async fn teach(node: &Running, ledger: &Ledger, answers: usize) -> Socket {
     let mut socket = connect(node).await;
     let mut hello = hear(&mut socket, hello).await;
-    let tip = ledger.tip();
-    hello.node_id = format!("teacher of {answers}");
-    hello.tip = Tip { height: tip.block.index, hash: tip.block.hash, work: tip.work };
-    let tip = hello.tip;
+    let tip = claim(ledger);
+    (hello.node_id, hello.tip) = (format!("teacher of {answers}"), tip);
     say(&mut socket, Message::Hello(hello).encode()).await;
     for _ in 0..answers {
         let places = hear(&mut socket, question).await;

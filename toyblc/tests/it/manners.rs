@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::world::{Running, child_of, eventually, first_block, grow, kept_in, miner, now, of_chain, quiet};
+use crate::world::{Running, child_of, eventually, first_block, grow, kept_in, miner, now, of_chain, quiet, request};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -190,6 +190,32 @@ async fn a_slow_peer_is_not_taken_for_one_that_answers_unasked() {
     say(&mut socket, Message::QueryPeers.encode()).await;
     hear(&mut socket, |message| matches!(message, Message::Peers(_)).then_some(())).await;
     assert_eq!(node.metric("peers_banned_total").await, 0);
+}
+
+/// What a branch brought into memory goes when the peer that began it is banned in the middle of it.
+#[tokio::test]
+async fn a_branch_that_ends_in_a_bad_block_does_not_stay_in_memory() {
+    let (long, short) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    grow(long.path(), 2_500, "long", now() - 60);
+    grow(short.path(), 10, "short", now() - 60);
+    let node = Running::start(kept_in(quiet(), long.path()));
+    let (ledger, _) = Ledger::open(Rules::default(), Some(short.path())).unwrap();
+    let branch: Vec<_> = ledger.read(1, 10, usize::MAX).unwrap().iter().map(|block| (**block).clone()).collect();
+    let bad = Block { data: "bad".to_owned(), ..child_of(&branch[9]) };
+    let mut socket = connect(&node).await;
+    let tip = boast(&mut socket).await;
+    for blocks in [branch, vec![bad]] {
+        hear(&mut socket, question).await;
+        say(&mut socket, Message::BlocksAfter(BlocksAfter { tip, blocks }).encode()).await;
+    }
+    assert!(is_closed(&mut socket).await);
+    eventually("it is banned", async || node.metric("peers_banned_total").await == 1).await;
+    assert!(node.metric("blocks_in_memory").await > 2_500);
+    let body = serde_json::json!({"data": "the next"});
+    node.ask(request(axum::http::Method::POST, "/v1/blocks", Some(body))).await;
+    assert_eq!(node.height().await, 2_501);
+    let held = node.metric("blocks_in_memory").await;
+    assert!(held < 1_200, "{held} blocks in memory");
 }
 
 #[tokio::test]

@@ -205,7 +205,8 @@ impl Chain {
         }
     }
 
-    /// When there are more side blocks than `keep`, keeps only the side branch with most work.
+    /// When there are more side blocks than `keep`, keeps only the side branch with most work, or none if that alone is
+    /// too long.
     fn shed(&mut self) {
         if (self.tree.len() - self.main.len()) as u64 <= self.keep {
             return;
@@ -219,6 +220,9 @@ impl Chain {
         while self.at(at.block.index).is_none_or(|main| main.block.hash != at.block.hash) {
             kept.insert(at.block.hash);
             at = &self.tree[&at.block.previous_hash];
+        }
+        if kept.len() as u64 > self.keep {
+            kept.clear();
         }
         for side in &sides {
             if !kept.contains(&side.block.hash) {
@@ -421,6 +425,27 @@ mod tests {
             assert!(chain.held() <= 4 + 16);
         }
         assert!(chain.get(&rival.hash).is_some());
+    }
+
+    /// Early blocks are light, so a branch of them can become long before it is heavier than the chain.
+    #[test]
+    fn a_side_branch_is_bounded_also_when_it_is_the_only_one() {
+        let mut chain = Chain::new(RULES);
+        chain.keep(16);
+        let mut heavy = RULES.genesis();
+        for _ in 0..40 {
+            heavy = child(&heavy, 0, "heavy");
+            chain.insert(heavy.clone(), NOW).unwrap();
+        }
+        let mut side = chain.base().block.as_ref().clone();
+        let mut longest = 0;
+        for _ in 0..40 {
+            side = child(&side, 60, "side");
+            chain.insert(side.clone(), NOW).unwrap();
+            longest = longest.max(chain.held());
+        }
+        assert_eq!(*chain.tip().block, heavy);
+        assert!(longest <= 2 * 16 + 3, "{longest} blocks held");
     }
 
     #[test]

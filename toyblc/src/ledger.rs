@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ use crate::store::{self, Cut, Finder, Store};
 ///
 /// While such a branch is taken in, both branches are in memory, about half a kilobyte a block.
 pub const MAX_DEPTH: u64 = 65_536;
+
+/// How often [`Ledger::deepen`] reads the chain back at most.
+pub const DEEPENING: Duration = Duration::from_secs(30);
 
 /// The most entries of a locator.
 pub const MAX_LOCATOR: usize = 64;
@@ -42,6 +46,7 @@ pub enum Error {
 pub struct Ledger {
     chain: Chain,
     store: Store,
+    deepened: Option<Instant>,
 }
 
 impl Ledger {
@@ -53,7 +58,7 @@ impl Ledger {
             None => (Store::temporary(genesis)?, None),
         };
         let chain = restore(rules, &store, KEEP, directory)?;
-        Ok((Self { chain, store }, cut))
+        Ok((Self { chain, store, deepened: None }, cut))
     }
 
     /// The recent part.
@@ -137,25 +142,39 @@ impl Ledger {
     }
 
     /// Brings the main chain back into memory down to the parent of `block`, so that the branch it starts can be judged.
+    /// Makes room for a branch in any case: call [`Ledger::shallow`] when it has been taken in, or will not be.
     ///
-    /// `false` when that parent is not on the main chain, or lies deeper than [`MAX_DEPTH`], or is in memory anyway.
-    /// Side branches are forgotten. Call [`Ledger::shallow`] when the branch has been taken in.
-    pub fn deepen(&mut self, block: &Block) -> Result<bool, store::Error> {
+    /// `false` when that parent is not on the main chain, or lies deeper than [`MAX_DEPTH`], or is in memory anyway, or
+    /// when this was done within [`DEEPENING`]. Side branches are forgotten. Refuses a block that may not follow, before
+    /// anything is done for it: this is dear, and a block that nobody worked for is cheap.
+    pub fn deepen(&mut self, block: &Block, now: i64) -> Result<bool, Error> {
+        if block.previous_hash == self.tip().block.hash {
+            self.shallow();
+            return Ok(false);
+        }
+        self.chain.keep(MAX_DEPTH);
         let depth = self.tip().block.index.saturating_sub(block.index.saturating_sub(1));
         let inside = self.chain.get(&block.previous_hash).is_some();
         if block.index == 0 || inside || depth == 0 || depth > MAX_DEPTH {
             return Ok(false);
         }
-        if self.hash_at(block.index - 1)? != Some(block.previous_hash) {
+        self.chain.rules().check_alone(block)?;
+        let parent = self.read(block.index - 1, 1, usize::MAX)?.pop();
+        let Some(parent) = parent.filter(|parent| parent.hash == block.previous_hash) else {
+            return Ok(false);
+        };
+        self.chain.rules().check_after(&parent, block, now)?;
+        if self.deepened.is_some_and(|deepened| deepened.elapsed() < DEEPENING) {
             return Ok(false);
         }
-        // Twice as deep, because the other branch makes the chain longer before it has won.
+        self.deepened = Some(Instant::now());
         self.chain = restore(*self.chain.rules(), &self.store, depth, None)?;
-        self.chain.keep((2 * depth).max(KEEP));
+        self.chain.keep(MAX_DEPTH);
         Ok(true)
     }
 
-    /// Lets go of what [`Ledger::deepen`] brought into memory.
+    /// Lets go of what [`Ledger::deepen`] brought into memory, as soon as another block joins the tree: until then a branch
+    /// that one peer began can be finished by another.
     pub fn shallow(&mut self) {
         self.chain.keep(KEEP);
     }
@@ -180,7 +199,7 @@ fn restore(rules: Rules, store: &Store, keep: u64, directory: Option<&Path>) -> 
     }
     recent.extend(store.read(base.max(1), u64::MAX, usize::MAX)?);
     Chain::restore(rules, recent, KEEP)
-        .ok_or_else(|| store::Error::Damaged(directory.unwrap_or(Path::new("")).join("blocks")))
+        .ok_or_else(|| store::Error::Damaged(directory.unwrap_or(Path::new("")).join(store::FILE)))
 }
 
 #[cfg(test)]
@@ -264,7 +283,7 @@ mod tests {
         grow(&mut theirs, 3 * KEEP + 50, 2, "theirs");
         let branch = theirs.read(101, u64::MAX, usize::MAX).unwrap();
         assert!(matches!(ours.insert((*branch[0]).clone(), NOW), Ok(Outcome::Orphan)));
-        assert!(ours.deepen(&branch[0]).unwrap());
+        assert!(ours.deepen(&branch[0], NOW).unwrap());
         for block in &branch {
             ours.insert((**block).clone(), NOW).unwrap();
         }
@@ -279,7 +298,45 @@ mod tests {
     fn deepening_needs_a_parent_on_the_main_chain() {
         let mut ledger = temporary();
         grow(&mut ledger, 2 * KEEP + 500, 2, "data");
-        let stranger = Block { index: 10, ..RULES.genesis() };
-        assert!(!ledger.deepen(&stranger).unwrap());
+        let stranger = Block { index: 10, ..RULES.genesis() }.sealed();
+        assert!(!ledger.deepen(&stranger, NOW).unwrap());
+    }
+
+    /// A child of the chain's block `index`, with this difficulty and without any work.
+    fn forged(ledger: &Ledger, index: u64, difficulty: u64) -> Block {
+        let parent = ledger.read(index, 1, usize::MAX).unwrap().remove(0);
+        let draft = mine::draft(&RULES, &parent, parent.timestamp + 2, 1, "forged".to_owned(), "me".to_owned());
+        Block { difficulty, ..draft }.sealed()
+    }
+
+    #[test]
+    fn nothing_is_read_back_for_a_block_that_nobody_worked_for() {
+        let mut ledger = temporary();
+        grow(&mut ledger, 2 * KEEP + 500, 2, "data");
+        let held = ledger.chain().held();
+        for (block, reason) in [
+            (forged(&ledger, 10, u64::MAX), Rejection::Work(u64::MAX)),
+            (forged(&ledger, 10, 2), Rejection::Difficulty { found: 2, required: 1 }),
+        ] {
+            // A hash may prove a difficulty of 2 by luck, so it is searched for.
+            let block = match reason {
+                Rejection::Difficulty { .. } => mine::Search::new(block).run(0, u64::MAX).unwrap(),
+                _ => block,
+            };
+            let refused = ledger.deepen(&block, NOW);
+            assert!(matches!(&refused, Err(Error::Rejected(found)) if *found == reason), "{refused:?}");
+            assert_eq!(ledger.chain().held(), held);
+        }
+    }
+
+    #[test]
+    fn the_chain_is_not_read_back_again_and_again() {
+        let mut ledger = temporary();
+        grow(&mut ledger, 2 * KEEP + 500, 2, "data");
+        assert!(ledger.deepen(&forged(&ledger, 500, 1), NOW).unwrap());
+        ledger.shallow();
+        assert!(!ledger.deepen(&forged(&ledger, 10, 1), NOW).unwrap());
+        ledger.deepened = Instant::now().checked_sub(DEEPENING);
+        assert!(ledger.deepen(&forged(&ledger, 10, 1), NOW).unwrap());
     }
 }

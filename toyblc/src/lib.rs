@@ -23,11 +23,12 @@ pub mod store;
 use tokio_util::sync::CancellationToken;
 
 pub use node::Node;
-pub use settings::{Account, Arguments, Miner, Settings, Unusable};
+pub use settings::{Account, Arguments, Ignored, Miner, Settings, Unusable};
 
 /// Runs a node until `shutdown`. Works on a current-thread runtime, and is meant to: a node needs little.
 ///
 /// `arguments.log_level` is for the caller, who owns the process's log.
 pub async fn run(arguments: Arguments, shutdown: CancellationToken) -> anyhow::Result<()> {
+    arguments.ignored.warn();
     Node::new(Settings::try_from(arguments)?)?.run(shutdown).await
 }

@@ -76,6 +76,7 @@ impl Search {
 /// Mines for as long as the node runs.
 pub(crate) async fn mine(core: Arc<Core>, miner: Miner) {
     let mut tips = core.tips();
+    let mut patience = Patience::default();
     tokio::select! {
         () = core.stop.cancelled() => return,
         () = company(&core) => {}
@@ -88,7 +89,7 @@ pub(crate) async fn mine(core: Arc<Core>, miner: Miner) {
                 Ok(()) => continue,
                 Err(_) => return,
             },
-            found = find(&core, miner, &parent) => found,
+            found = find(&core, miner, &parent, &mut patience) => found,
         };
         tracing::info!(index = found.index, difficulty = found.difficulty, "found a block");
         match core.offer(vec![found], None, false) {
@@ -113,8 +114,31 @@ async fn company(core: &Core) {
     }
 }
 
+/// How many ticks a miner will still hold back while blocks are on their way that may change where it should mine.
+///
+/// At first ten seconds of them; every tick it mines gives one back. Whoever promises blocks and sends none thus costs it
+/// half of its time, and never all.
+struct Patience(u32);
+
+impl Patience {
+    const MOST: u32 = 200;
+
+    /// Whether to hold back in this tick, in which there is reason to or not.
+    fn hold_back(&mut self, reason: bool) -> bool {
+        let hold = reason && self.0 > 0;
+        self.0 = if hold { self.0 - 1 } else { (self.0 + 1).min(Self::MOST) };
+        hold
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Self::MOST)
+    }
+}
+
 /// A child of `parent`, found without haste. Dropped when there is another tip.
-async fn find(core: &Core, miner: Miner, parent: &Block) -> Block {
+async fn find(core: &Core, miner: Miner, parent: &Block, patience: &mut Patience) -> Block {
     wait_for_turn(core, parent).await;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,8 +147,7 @@ async fn find(core: &Core, miner: Miner, parent: &Block) -> Block {
     let mut nonce = u64::from(rand::rng().random::<u32>());
     loop {
         ticks.tick().await;
-        if core.peers.asking(Instant::now()) {
-            // Blocks are on their way that may change where we should mine.
+        if patience.hold_back(core.peers.asking(Instant::now())) {
             continue;
         }
         if now() > search.draft.timestamp {
@@ -141,7 +164,7 @@ async fn find(core: &Core, miner: Miner, parent: &Block) -> Block {
 
 /// Returns when the interval after `parent` is over, and some time more.
 async fn wait_for_turn(core: &Core, parent: &Block) {
-    let interval = core.rules.interval(parent, core.settings.interval_seconds);
+    let interval = pause_after(&core.rules, parent, core.settings.interval_seconds);
     let due = Duration::from_secs(parent.timestamp.max(0).unsigned_abs() + interval);
     // In pieces, because the clock on the wall may be set meanwhile.
     while let Some(rest) = due.checked_sub(since_epoch()).filter(|rest| !rest.is_zero()) {
@@ -150,13 +173,30 @@ async fn wait_for_turn(core: &Core, parent: &Block) {
     sleep(jitter(Duration::from_millis(interval.saturating_mul(500)).min(MAX_JITTER))).await;
 }
 
+/// How many seconds after `parent` a miner begins to search that wants blocks every `wanted` seconds.
+///
+/// Its own interval, also where the parent's is so much longer that its block must name more: such a block is early and so
+/// harder, which is allowed, and brings a chain back soon that somebody made slow.
+fn pause_after(rules: &Rules, parent: &Block, wanted: u64) -> u64 {
+    wanted.min(rules.interval(parent, wanted))
+}
+
+/// The interval to name after `parent`. Who does not mine by itself has no opinion: its setting is a default that nobody
+/// chose for this chain, and miners would have to follow it.
+fn opinion(settings: &Settings, parent: &Block) -> u64 {
+    match parent.interval_seconds {
+        before if before > 0 && settings.miner.is_none() => before,
+        _ => settings.interval_seconds,
+    }
+}
+
 fn attempt(core: &Core, parent: &Block) -> Search {
     begin(core, parent, format!("miner at {}", since_epoch().as_millis()))
 }
 
 fn begin(core: &Core, parent: &Block, data: String) -> Search {
-    let Settings { interval_seconds, address, .. } = &core.settings;
-    Search::new(draft(&core.rules, parent, now(), *interval_seconds, data, address.clone()))
+    let address = core.settings.address.clone();
+    Search::new(draft(&core.rules, parent, now(), opinion(&core.settings, parent), data, address))
 }
 
 /// Tries up to `budget` nonces in about [`BATCH`] at most; how many were tried, and the block if one was right.
@@ -252,9 +292,41 @@ mod tests {
     fn a_brief_search_stays_within_its_budget_and_its_time() {
         let hopeless = Search::new(Block { difficulty: u64::MAX, ..harmless().draft });
         assert_eq!(search_briefly(&hopeless, 0, 7), (7, None));
-        let began = Instant::now();
-        let (tried, _) = search_briefly(&hopeless, 0, u64::MAX);
-        assert!(tried > 0 && began.elapsed() < Duration::from_millis(500), "{tried} in {:?}", began.elapsed());
+        // The best of some, because on a busy machine a thread may stand still for any time.
+        let tries = (0..20).map(|_| {
+            let began = Instant::now();
+            let (tried, _) = search_briefly(&hopeless, 0, u64::MAX);
+            assert!(tried > 0);
+            began.elapsed()
+        });
+        let quickest = tries.min().unwrap();
+        assert!(quickest < Duration::from_millis(500), "{quickest:?}");
+    }
+
+    #[test]
+    fn promises_of_blocks_stop_a_miner_for_ten_seconds_and_then_for_half_of_the_time() {
+        let mut patience = Patience::default();
+        let held = |patience: &mut Patience, ticks, reason| (0..ticks).filter(|_| patience.hold_back(reason)).count();
+        assert_eq!(TICK * Patience::MOST, Duration::from_secs(10));
+        assert_eq!(held(&mut patience, 200, true), 200);
+        assert_eq!(held(&mut patience, 1000, true), 500);
+        assert_eq!(held(&mut patience, 1000, false), 0);
+        assert_eq!(held(&mut patience, 200, true), 200);
+    }
+
+    #[test]
+    fn an_interval_that_was_edited_from_hours_to_a_second_is_kept_at_once_and_named_soon() {
+        let rules = Rules::default();
+        let mut parent = Block { interval_seconds: 43_200, ..rules.genesis() };
+        let (mut blocks, mut waited) = (0, 0);
+        while parent.interval_seconds > 1 {
+            waited += pause_after(&rules, &parent, 1);
+            parent = draft(&rules, &parent, parent.timestamp + 1, 1, String::new(), String::new());
+            blocks += 1;
+        }
+        assert_eq!((blocks, waited), (16, 16));
+        // Into the other direction the rules set the pace, or one block would stop a chain.
+        assert_eq!(pause_after(&rules, &parent, 43_200), 2);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use parking_lot::Mutex;
@@ -44,10 +44,14 @@ impl Node {
     /// Reads the chain and takes the two addresses. Says what cannot be had.
     pub fn new(settings: Settings) -> anyhow::Result<Self> {
         let rules = Rules::default();
-        let (ledger, cut) = Ledger::open(rules, settings.data_dir.as_deref()).context("opening the chain")?;
+        let (ledger, cut) = Ledger::open(rules, settings.chain_dir().as_deref()).context("opening the chain")?;
         if let Some(cut) = cut {
             let path = cut.path.display();
             tracing::warn!(%path, cut.offset, cut.bytes, "the chain's file had a torn end, which was cut and kept as .cut");
+        }
+        for other in settings.other_chain_dirs() {
+            let (path, chain) = (other.display(), &settings.chain_id);
+            tracing::warn!(%path, chain, "another chain is kept here; it stays as it is and is not used");
         }
         let p2p = bind(settings.p2p_addr).context("listening for peers")?;
         let http = bind(settings.http_addr).context("listening for HTTP")?;
@@ -146,6 +150,8 @@ pub(crate) struct Core {
 /// What became of blocks that were offered.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
+    /// How many are new and have their place in the tree.
+    pub(crate) placed: usize,
     /// How many wait for parents that we lack.
     pub(crate) orphans: usize,
 }
@@ -244,9 +250,11 @@ impl Core {
             Outcome::Known => {}
             Outcome::Orphan => taken.orphans += 1,
             Outcome::Side => {
+                taken.placed += 1;
                 self.counters.accepted.add(1);
             }
             Outcome::Tip(change) => {
+                taken.placed += 1;
                 self.counters.accepted.add(1);
                 if change.left > 0 {
                     self.counters.reorganisations.add(1);
@@ -288,9 +296,11 @@ impl Core {
         self.ledger.lock().chain().get(hash).is_some()
     }
 
-    /// Lets go of what a deep synchronisation brought into memory.
+    /// Lets go of what a deep synchronisation brought into memory, unless a peer is just answering.
     pub(crate) fn settle(&self) {
-        self.ledger.lock().shallow();
+        if !self.peers.asking(Instant::now()) {
+            self.ledger.lock().shallow();
+        }
     }
 
     /// What the node can say about itself now.
@@ -331,10 +341,11 @@ impl Core {
 
 /// Inserts a block; with `deep` also one whose parent is no longer in memory.
 fn take(ledger: &mut Ledger, block: Block, deep: bool) -> Result<Outcome, ledger::Error> {
-    if deep && ledger.deepen(&block)? {
+    let now = now();
+    if deep && ledger.deepen(&block, now)? {
         tracing::info!(index = block.index, "a heavier branch leaves our chain far below its tip; taking it in");
     }
-    ledger.insert(block, now())
+    ledger.insert(block, now)
 }
 
 /// The small things that must be done again and again.

@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::{Arg, ArgAction, ArgMatches, FromArgMatches};
+use sha2::{Digest, Sha256};
+
 use crate::block::{DEFAULT_ADDRESS, MAX_ADDRESS_BYTES};
 use crate::interval;
 use crate::peers::PeerAddress;
 use crate::rules::MAX_INTERVAL_SECONDS;
+use crate::store;
 
 /// The accounts that OneX's scripts use when no others are named.
 const DEFAULT_ACCOUNTS: &str = "toyblc:onex(#)666,onex:onex(#)666";
@@ -53,6 +57,10 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "", env = "ONEX_TOYBLC_DATA_DIR")]
     pub data_dir: String,
 
+    /// Which blockchain this is; nodes of another are not spoken to, and each has its own place in the data directory
+    #[arg(long, value_name = "TEXT", default_value = "", env = "ONEX_CHAIN_ID")]
+    pub chain_id: String,
+
     /// How many nodes may be connected to us
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_inbound_peers: usize,
@@ -64,6 +72,53 @@ pub struct Arguments {
     /// What is logged: error, warn, info, debug or trace, or a filter such as onex_toyblc=debug
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", env = "ONEX_TOYBLC_LOG_LEVEL")]
     pub log_level: String,
+
+    /// What was given that means something to OneX's node and nothing to this one.
+    #[command(flatten)]
+    pub ignored: Ignored,
+}
+
+/// Flags of OneX's own node that are accepted and ignored, so that its scripts and manifests start this one too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ignored(Vec<&'static str>);
+
+impl Ignored {
+    const TEXTS: [&str; 7] =
+        ["http.network", "http.timeout", "tls.ca-cert", "tls.cert", "tls.key", "log.format", "log.output-paths"];
+    const SWITCHES: [&str; 5] =
+        ["tls.use-tls", "tls.insecure-skip-verify", "log.disable-caller", "log.disable-stacktrace", "log.enable-color"];
+
+    /// Says once which flags have no effect, if any were given.
+    pub(crate) fn warn(&self) {
+        if !self.0.is_empty() {
+            let flags = self.0.join(", ");
+            tracing::warn!(flags, "these flags have no effect here; HTTP is always plain, and the log goes to stderr");
+        }
+    }
+}
+
+impl clap::Args for Ignored {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let flag = |name| Arg::new(name).long(name).hide(true).action(ArgAction::Append);
+        let switch = |name| flag(name).num_args(0..=1).require_equals(true).default_missing_value("true");
+        command.args(Self::TEXTS.map(flag)).args(Self::SWITCHES.map(switch))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Ignored {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |name: &&str| matches.contains_id(name);
+        Ok(Self(Self::TEXTS.into_iter().chain(Self::SWITCHES).filter(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// A user of the HTTP API. Never prints its password.
@@ -111,12 +166,43 @@ pub struct Settings {
     pub accounts: Vec<Account>,
     /// Where the HTTP API is.
     pub http_addr: SocketAddr,
-    /// Where the chain is kept.
+    /// Where chains are kept.
     pub data_dir: Option<PathBuf>,
+    /// Which chain this is. Empty: whichever.
+    pub chain_id: String,
     /// The most connections from others.
     pub max_inbound_peers: usize,
     /// To how many it connects.
     pub max_outbound_peers: usize,
+}
+
+impl Settings {
+    /// Where the chain is kept: one that has an id, in a directory of its own, so that a node that moves to another chain
+    /// starts with that, and finds the first again when it comes back.
+    pub(crate) fn chain_dir(&self) -> Option<PathBuf> {
+        let directory = self.data_dir.as_ref()?;
+        Some(match self.chain_id.as_str() {
+            "" => directory.clone(),
+            id => directory.join(CHAINS).join(file_name(id)),
+        })
+    }
+
+    /// Where other chains are kept that this node does not use.
+    pub(crate) fn other_chain_dirs(&self) -> Vec<PathBuf> {
+        let Some(directory) = &self.data_dir else { return Vec::new() };
+        let named = std::fs::read_dir(directory.join(CHAINS)).into_iter().flatten().flatten().map(|entry| entry.path());
+        let all = named.chain([directory.clone()]).filter(|place| place.join(store::FILE).exists());
+        all.filter(|place| Some(place) != self.chain_dir().as_ref()).collect()
+    }
+}
+
+/// A name for the directory of the chain `id`: the id itself if that can be a file's name on any disk, else its hash.
+fn file_name(id: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    if id.len() <= 128 && !id.starts_with('.') && id.bytes().all(plain) {
+        return id.to_owned();
+    }
+    format!("sha256-{}", hex::encode(Sha256::digest(id)))
 }
 
 /// How a node mines by itself.
@@ -125,6 +211,12 @@ pub struct Miner {
     /// How many hashes it tries in a second of searching, at most.
     pub hashes_per_second: u64,
 }
+
+/// Where in the data directory the chains are that have ids.
+const CHAINS: &str = "chains";
+
+/// The longest id of a chain; every name and uid of Kubernetes fits.
+const MAX_CHAIN_ID_BYTES: usize = 256;
 
 /// What a miner of difficulty 1 tries in a second: about a thousandth of what a core can, so that many miners share one.
 const HASHES_PER_SECOND: u64 = 4096;
@@ -148,6 +240,9 @@ impl TryFrom<Arguments> for Settings {
         if arguments.accounts.is_empty() {
             return Err(unusable("accounts", "at least one account is needed".to_owned()));
         }
+        if arguments.chain_id.len() > MAX_CHAIN_ID_BYTES {
+            return Err(unusable("chain-id", format!("it has at most {MAX_CHAIN_ID_BYTES} bytes")));
+        }
         let named = arguments.peers.iter().map(|peer| peer.trim()).filter(|peer| !peer.is_empty());
         let peers = named.map(str::parse).collect::<Result<_, _>>();
         let hashes_per_second = (HASHES_PER_SECOND / u64::from(arguments.mining_difficulty.max(1))).max(1);
@@ -160,6 +255,7 @@ impl TryFrom<Arguments> for Settings {
             accounts: arguments.accounts,
             http_addr: listening(&arguments.http_addr).map_err(|problem| unusable("http.addr", problem))?,
             data_dir: Some(arguments.data_dir).filter(|directory| !directory.is_empty()).map(PathBuf::from),
+            chain_id: arguments.chain_id,
             max_inbound_peers: arguments.max_inbound_peers,
             max_outbound_peers: arguments.max_outbound_peers,
         })
@@ -212,6 +308,7 @@ mod tests {
         assert_eq!(settings.p2p_addr.to_string(), "127.9.0.1:6001");
         assert_eq!(settings.peers[0].to_string(), "ws://127.9.0.2:6001");
         assert_eq!(settings.data_dir, None);
+        assert_eq!(settings.chain_id, "");
     }
 
     #[test]
@@ -233,12 +330,62 @@ mod tests {
             ["--p2p-addr=nowhere"],
             ["--mining-difficulty=-1"],
             ["--address="],
+            [&format!("--chain-id={}", "x".repeat(MAX_CHAIN_ID_BYTES + 1))],
         ] {
             assert!(settings(&flags).is_err(), "{flags:?}");
         }
         assert_eq!(settings(&["--miner=false"]).unwrap().miner, None);
         assert!(settings(&["--peers="]).unwrap().peers.is_empty());
         assert_eq!(settings(&["--peers=ws://a:1,ws://b:2", "--peers=ws://c:3"]).unwrap().peers.len(), 3);
+    }
+
+    #[test]
+    fn flags_that_only_onex_knows_are_accepted_and_named() {
+        let ignored = |flags: &[&str]| {
+            let command = Command::try_parse_from(["toyblc"].iter().chain(flags)).unwrap();
+            command.arguments.ignored.0
+        };
+        assert_eq!(ignored(&["--miner", "--http.addr=127.0.0.1:1"]), [""; 0]);
+        let given = [
+            "--tls.use-tls=false",
+            "--tls.insecure-skip-verify",
+            "--tls.cert=/cert",
+            "--http.timeout",
+            "30s",
+            "--http.network=tcp",
+            "--log.output-paths=stdout",
+            "--log.output-paths=/log",
+            "--log.enable-color",
+            "--miner",
+        ];
+        let named = [
+            "http.network",
+            "http.timeout",
+            "tls.cert",
+            "log.output-paths",
+            "tls.use-tls",
+            "tls.insecure-skip-verify",
+            "log.enable-color",
+        ];
+        assert_eq!(ignored(&given), named);
+        assert!(settings(&given).unwrap().miner.is_some());
+        for name in Ignored::TEXTS.into_iter().chain(Ignored::SWITCHES) {
+            assert_eq!(ignored(&[&format!("--{name}=x")]), [name]);
+        }
+    }
+
+    #[test]
+    fn every_chain_has_a_directory_of_its_own() {
+        let place = |id: &str| {
+            let settings = settings(&["--data-dir=/data", &format!("--chain-id={id}")]).unwrap();
+            settings.chain_dir().unwrap().display().to_string()
+        };
+        assert_eq!(place(""), "/data");
+        assert_eq!(place("genesis"), "/data/chains/genesis");
+        assert_eq!(place("8c1f0a3e-kube.system"), "/data/chains/8c1f0a3e-kube.system");
+        let odd = ["..", ".", "a/b", "A", "a b", "\u{e4}", &"x".repeat(200)].map(place);
+        assert!(odd.iter().all(|place| place.starts_with("/data/chains/sha256-") && place.len() < 100), "{odd:?}");
+        assert_eq!(odd.iter().collect::<std::collections::HashSet<_>>().len(), odd.len());
     }
 
     #[test]

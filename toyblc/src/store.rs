@@ -22,6 +22,9 @@ use std::sync::Arc;
 use crate::block::{Block, BlockHash, MAX_ADDRESS_BYTES, MAX_DATA_BYTES};
 use crate::chain::Placed;
 
+/// What the file is called.
+pub(crate) const FILE: &str = "blocks";
+
 /// Every how many blocks the place in the file is remembered.
 const PAGE: u64 = 64;
 
@@ -84,7 +87,7 @@ pub struct Store {
 impl Store {
     /// Opens the chain kept in `directory`, or makes an empty one. No second process can until this one ends.
     pub fn open(directory: &Path, genesis: BlockHash) -> Result<(Self, Option<Cut>), Error> {
-        let path = directory.join("blocks");
+        let path = directory.join(FILE);
         let fail = |source| Error::Io { path: path.clone(), source };
         std::fs::create_dir_all(directory).map_err(fail)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
@@ -145,6 +148,7 @@ impl Store {
         let end = from.saturating_add(count).min(self.height + 1);
         let mut next = from.max(1);
         while next < end {
+            let before = next;
             for record in self.page((next - 1) / PAGE)? {
                 if record.index < next || record.index >= end {
                     continue;
@@ -155,6 +159,10 @@ impl Store {
                 }
                 blocks.push(record.decode().ok_or_else(|| Error::Damaged(self.path.clone()))?);
                 next = record.index + 1;
+            }
+            // The disk no longer gives back what was found on it at the start.
+            if next == before {
+                return Err(Error::Damaged(self.path.clone()));
             }
         }
         Ok(blocks)
@@ -473,6 +481,21 @@ mod tests {
         drop(Store::open(directory.path(), genesis()).unwrap());
         let other = placed(0, "another").block.hash;
         assert!(matches!(Store::open(directory.path(), other), Err(Error::Foreign(_))));
+    }
+
+    #[test]
+    fn a_record_that_goes_bad_while_the_file_is_open_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(directory.path(), genesis()).unwrap();
+        for index in 1..=100 {
+            store.append(&placed(index, "data")).unwrap();
+        }
+        let file = OpenOptions::new().write(true).open(directory.path().join("blocks")).unwrap();
+        for (bad, good) in [(store.pages[1], 64), (store.pages[0], 0)] {
+            file.write_all_at(b"not a length", bad).unwrap();
+            assert!(matches!(store.read(1, 100, usize::MAX), Err(Error::Damaged(_))));
+            assert_eq!(store.read(1, good, usize::MAX).unwrap().len() as u64, good);
+        }
     }
 
     #[test]

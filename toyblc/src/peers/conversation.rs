@@ -8,7 +8,7 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as Wire, Message as Frame, Utf8Bytes};
@@ -35,8 +35,11 @@ const PACE: u32 = 5_000;
 /// See [`PACE`].
 const PACE_WINDOW: Duration = Duration::from_secs(10);
 
+/// What one question for many blocks costs, which is answered from the disk: as much as a hundred messages. See [`Fare`].
+const DEAR: Duration = Duration::from_millis(200);
+
 /// So often a peer may claim a heavier chain and then not deliver it.
-const MAX_EMPTY_ANSWERS: u32 = 3;
+const MAX_DOUBTS: u32 = 3;
 
 /// Of how much block text an answer is made.
 const ANSWER_BYTES: usize = 512 * 1024;
@@ -50,6 +53,8 @@ pub enum End {
     Myself,
     /// There is another to the same node.
     Duplicate,
+    /// The other side has another chain. No fault of its own: an address may have been theirs before it was ours.
+    AnotherChain,
     /// The other side broke the rules; it is banned.
     Misbehaved(String),
     /// Our chain cannot be kept any more; the node is stopping.
@@ -77,43 +82,67 @@ pub async fn converse(
     let (sender, queue) = mpsc::channel(QUEUE);
     let stop = core.stop.child_token();
     let id = core.peers.join(direction, remote, sender.clone(), stop.clone());
-    let writing = core.tasks.spawn(write(sink, queue, stop.clone()));
+    let writing = core.tasks.spawn(write(sink, greeting(&core, direction), queue, stop.clone()));
     let mut conversation = Conversation {
         core,
         id,
         remote,
-        direction,
         sender,
         since: Instant::now(),
         messages: 0,
+        fare: Fare { paid: Instant::now() },
+        met: false,
         reached: None,
-        empty_answers: 0,
+        doubts: 0,
     };
-    let end = match conversation.greet().await {
-        Ok(()) => conversation.listen(source, &stop).await,
-        Err(end) => end,
-    };
+    let end = conversation.listen(source, &stop).await;
     if let End::Misbehaved(how) = &end {
         tracing::info!(%remote, how, "a peer misbehaved and is banned for a while");
         conversation.core.peers.ban(id, Instant::now());
         conversation.core.counters.banned.add(1);
     }
-    if conversation.core.peers.leave(id) {
-        conversation.core.settle();
-    }
+    conversation.core.peers.leave(id);
+    conversation.core.settle();
     stop.cancel();
     // A writer that panicked has nothing more to say either.
     let _ = writing.await;
     end
 }
 
-/// Sends what is queued, and a ping when there is nothing.
+/// What is said first: who we are, and the question both sides ask. Who dials shows its newest block at once, as OneX's
+/// nodes do.
+fn greeting(core: &Core, direction: Direction) -> Vec<String> {
+    let tip = core.tip();
+    let hello = Hello {
+        node_id: core.id.clone(),
+        genesis: core.rules.genesis().hash,
+        chain_id: core.settings.chain_id.clone(),
+        listen: core.p2p_addr.to_string(),
+        tip: tip.claim(),
+    };
+    let mut greeting = vec![Message::Hello(hello).encode(), Message::QueryLatest.encode()];
+    if direction == Direction::Outbound {
+        greeting.extend([message::encode_blocks(&[&*tip.block]), Message::QueryPeers.encode()]);
+    }
+    core.counters.messages_sent.add(greeting.len() as u64);
+    greeting
+}
+
+/// Sends the greeting, then what is queued, and a ping when there is nothing.
+///
+/// The greeting does not wait in the queue, so that nothing overtakes it: who hears a block knows of which chain it is.
 async fn write(
     mut sink: SplitSink<WebSocketStream<TcpStream>, Frame>,
+    greeting: Vec<String>,
     mut queue: mpsc::Receiver<Utf8Bytes>,
     stop: CancellationToken,
 ) {
     let mut ping = interval(PING);
+    for text in greeting {
+        if !matches!(timeout(SEND, sink.send(Frame::Text(text.into()))).await, Ok(Ok(()))) {
+            return stop.cancel();
+        }
+    }
     loop {
         let frame = tokio::select! {
             biased;
@@ -133,40 +162,40 @@ async fn write(
     let _ = timeout(Duration::from_millis(500), sink.close()).await;
 }
 
+/// The pace at which a peer's dear questions are answered: those of [`PACE_WINDOW`] at once, then one every [`DEAR`].
+///
+/// Who asks more waits. It is not banned, because a node that has much to catch up with asks as fast as it is answered.
+struct Fare {
+    /// Until when all that was asked is paid for.
+    paid: Instant,
+}
+
+impl Fare {
+    /// How long the question that comes at `now` has to wait.
+    fn charge(&mut self, now: Instant) -> Duration {
+        self.paid = self.paid.max(now) + DEAR;
+        self.paid.saturating_duration_since(now + PACE_WINDOW)
+    }
+}
+
 struct Conversation {
     core: Arc<Core>,
     id: PeerId,
     remote: SocketAddr,
-    direction: Direction,
     sender: mpsc::Sender<Utf8Bytes>,
     /// Since when `messages` are counted.
     since: Instant,
     messages: u32,
+    fare: Fare,
+    /// Whether it said hello.
+    met: bool,
     /// The last block of the peer's branch that we have.
     reached: Option<Place>,
-    empty_answers: u32,
+    /// How often it claimed a heavier chain since it last sent something of it.
+    doubts: u32,
 }
 
 impl Conversation {
-    /// What is said first: who we are, and the question both sides ask. Who dials shows its newest block at once, as
-    /// OneX's nodes do.
-    async fn greet(&self) -> Result<(), End> {
-        let tip = self.core.tip();
-        let hello = Hello {
-            node_id: self.core.id.clone(),
-            genesis: self.core.rules.genesis().hash,
-            listen: self.core.p2p_addr.to_string(),
-            tip: tip.claim(),
-        };
-        self.send(Message::Hello(hello).encode()).await?;
-        self.send(Message::QueryLatest.encode()).await?;
-        if self.direction == Direction::Outbound {
-            self.send(message::encode_blocks(&[&*tip.block])).await?;
-            self.send(Message::QueryPeers.encode()).await?;
-        }
-        Ok(())
-    }
-
     async fn listen(&mut self, mut source: SplitStream<WebSocketStream<TcpStream>>, stop: &CancellationToken) -> End {
         loop {
             let frame = tokio::select! {
@@ -206,10 +235,16 @@ impl Conversation {
                 let tip = self.core.tip();
                 self.send(message::encode_blocks(&[&*tip.block])).await
             }
-            Message::QueryAll => self.tell_all().await,
+            Message::QueryAll => {
+                sleep(self.fare.charge(Instant::now())).await;
+                self.tell_all().await
+            }
             Message::Blocks(blocks) => self.take(blocks).await,
             Message::Hello(hello) => self.meet(hello).await,
-            Message::QueryAfter(places) => self.tell_after(&places).await,
+            Message::QueryAfter(places) => {
+                sleep(self.fare.charge(Instant::now())).await;
+                self.tell_after(&places).await
+            }
             Message::BlocksAfter(answer) => self.take_answer(answer).await,
             Message::QueryPeers => self.send(Message::Peers(self.core.peers.recommend(self.id)).encode()).await,
             Message::Peers(addresses) => {
@@ -221,6 +256,10 @@ impl Conversation {
     }
 
     async fn meet(&mut self, hello: Hello) -> Result<(), End> {
+        // Each hello may make us ask.
+        if std::mem::replace(&mut self.met, true) {
+            return Err(End::Misbehaved("it introduced itself twice".to_owned()));
+        }
         if hello.node_id == self.core.id {
             return Err(End::Myself);
         }
@@ -231,13 +270,21 @@ impl Conversation {
             return Err(End::Misbehaved("its id is not an id".to_owned()));
         }
         let listen = hello.listen.parse().ok().map(|listen| self.reachable(listen));
+        let (ours, theirs) = (&self.core.settings.chain_id, &hello.chain_id);
+        if !ours.is_empty() && !theirs.is_empty() && ours != theirs {
+            tracing::info!(remote = %self.remote, ours, theirs, "a peer has another chain; hanging up");
+            // Only what is its own: who is elsewhere may be one of ours.
+            let listen = listen.filter(|listen| listen.ip() == self.remote.ip());
+            listen.into_iter().chain([self.remote]).for_each(|address| self.core.peers.unlearn(address));
+            return Err(End::AnotherChain);
+        }
         match self.core.peers.introduce(self.id, &self.core.id, &hello.node_id, listen, Instant::now()) {
             Introduction::Welcome => {}
             Introduction::Duplicate => return Err(End::Duplicate),
             Introduction::Banned => return Err(End::Closed),
         }
         tracing::debug!(remote = %self.remote, node = hello.node_id, height = hello.tip.height, "met a peer");
-        if hello.tip.work > self.core.tip().work { self.ask(None).await } else { Ok(()) }
+        if hello.tip.work > self.core.tip().work { self.ask().await } else { Ok(()) }
     }
 
     /// Where a peer listens that says it listens at `claimed`.
@@ -246,46 +293,57 @@ impl Conversation {
         SocketAddr::new(ip, claimed.port())
     }
 
-    /// Asks for what follows the blocks we have, beginning with `known`, which the peer sent before.
-    async fn ask(&self, known: Option<Place>) -> Result<(), End> {
+    /// Asks for what follows the blocks we have: those of its branch that it sent before, else those of our chain.
+    async fn ask(&mut self) -> Result<(), End> {
         if !self.core.peers.ask(self.id, Instant::now()) {
             return Ok(());
         }
+        if self.core.peers.owed(self.id) > 1 {
+            self.doubt()?;
+        }
         let locator = self.core.read(|ledger| ledger.locator()).map_err(|Fault::Broken| End::Broken)?;
-        let places = known.into_iter().chain(locator).collect();
+        let reached = self.reached.filter(|reached| self.core.holds(&reached.hash));
+        let places = reached.into_iter().chain(locator).collect();
         self.send(Message::QueryAfter(places).encode()).await
     }
 
     /// Blocks that came by themselves, or as the answer to one of OneX's questions.
-    async fn take(&self, blocks: Vec<Block>) -> Result<(), End> {
+    async fn take(&mut self, blocks: Vec<Block>) -> Result<(), End> {
         let taken = self.offer(blocks, false).await?;
-        if taken.orphans > 0 { self.ask(None).await } else { Ok(()) }
+        if taken.orphans > 0 { self.ask().await } else { Ok(()) }
     }
 
     async fn take_answer(&mut self, answer: BlocksAfter) -> Result<(), End> {
-        if !self.core.peers.answered(self.id) {
+        if self.core.peers.owed(self.id) == 0 {
             return Err(End::Misbehaved("an answer to no question".to_owned()));
         }
         let last = answer.blocks.iter().max_by_key(|block| block.index);
         let last = last.map(|block| Place { index: block.index, hash: block.hash });
         let heavier = answer.tip.work > self.core.tip().work;
-        self.offer(answer.blocks, heavier).await?;
+        let taken = self.offer(answer.blocks, heavier).await?;
+        self.core.peers.answered(self.id);
         let behind = answer.tip.work > self.core.tip().work;
-        // Also blocks we had are a step: a branch that was begun with another peer is walked along again.
-        let onward = last.filter(|last| self.reached != Some(*last) && self.core.holds(&last.hash));
+        // Also blocks we had are a step, as long as they lead upwards: a branch that was begun with another peer is walked
+        // along again.
+        let higher = |last: &Place| self.reached.is_none_or(|reached| last.index > reached.index);
+        let onward = last.filter(|last| (taken.placed > 0 || higher(last)) && self.core.holds(&last.hash));
         if behind && onward.is_some() {
-            (self.reached, self.empty_answers) = (onward, 0);
-            return self.ask(onward).await;
+            (self.reached, self.doubts) = (onward, 0);
+            return self.ask().await;
         }
         self.core.settle();
-        if behind { self.doubt() } else { Ok(()) }
+        if behind {
+            return self.doubt();
+        }
+        self.reached = None;
+        Ok(())
     }
 
-    /// The peer claims a heavier chain and sent nothing of it that we could use. Looking far back for where such a chain
-    /// begins is dear, so nobody may make us do it again and again.
+    /// The peer claims a heavier chain, and sent nothing of it that we could use, or nothing in time. Asking it is dear:
+    /// meanwhile we ask nobody else, and may have to look far back for where such a chain begins.
     fn doubt(&mut self) -> Result<(), End> {
-        self.empty_answers += 1;
-        if self.empty_answers < MAX_EMPTY_ANSWERS {
+        self.doubts += 1;
+        if self.doubts < MAX_DOUBTS {
             return Ok(());
         }
         tracing::warn!(remote = %self.remote, "a peer claims a heavier chain that we cannot take in; hanging up");
@@ -338,5 +396,25 @@ fn broken(error: &Wire) -> End {
     match error {
         Wire::Capacity(_) | Wire::Utf8(_) => End::Misbehaved(error.to_string()),
         _ => End::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dear_questions_are_answered_at_once_fifty_times_and_then_five_times_a_second() {
+        let mut now = Instant::now();
+        let mut fare = Fare { paid: now };
+        for _ in 0..50 {
+            assert_eq!(fare.charge(now), Duration::ZERO);
+        }
+        for _ in 0..50 {
+            assert_eq!(fare.charge(now), DEAR);
+            now += DEAR;
+        }
+        now += PACE_WINDOW;
+        assert_eq!(fare.charge(now), Duration::ZERO);
     }
 }

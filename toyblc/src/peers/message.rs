@@ -54,6 +54,9 @@ pub struct Hello {
     pub node_id: String,
     /// The hash of its genesis block.
     pub genesis: BlockHash,
+    /// The id of its chain; empty when it was told none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chain_id: String,
     /// Where it listens, as `ip:port`. An unspecified IP means: the one you see.
     pub listen: String,
     /// How far its chain is.
@@ -217,7 +220,8 @@ mod tests {
     fn messages_survive_the_wire() {
         let hash = genesis().hash;
         let tip = Tip { height: 7, hash, work: u128::MAX };
-        let hello = Hello { node_id: "me".into(), genesis: hash, listen: "0.0.0.0:6001".into(), tip };
+        let hello =
+            Hello { node_id: "me".into(), genesis: hash, chain_id: "a".into(), listen: "0.0.0.0:6001".into(), tip };
         for message in [
             Message::QueryLatest,
             Message::QueryAll,
@@ -231,6 +235,20 @@ mod tests {
         ] {
             assert_eq!(Message::decode(&message.encode()).unwrap(), message);
         }
+    }
+
+    #[test]
+    fn a_hello_without_a_chain_is_understood() {
+        let tip = Tip { height: 0, hash: genesis().hash, work: 0 };
+        let hello = Hello {
+            node_id: "me".into(),
+            genesis: genesis().hash,
+            chain_id: String::new(),
+            listen: "0.0.0.0:6001".into(),
+            tip,
+        };
+        assert!(!String::from_utf8(json(&hello)).unwrap().contains("chainId"));
+        assert_eq!(Message::decode(&Message::Hello(hello.clone()).encode()).unwrap(), Message::Hello(hello));
     }
 
     #[test]

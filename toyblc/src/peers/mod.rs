@@ -103,7 +103,8 @@ pub(crate) async fn keep_connected(core: Arc<Core>, address: PeerAddress) {
         match connected {
             Ok((socket, remote)) => match converse(Arc::clone(&core), socket, remote, Direction::Outbound).await {
                 End::Myself => return forget_myself(&core, &address),
-                End::Duplicate | End::Misbehaved(_) => pause = PAUSES.1,
+                // The name may lead to one of ours later, so another chain's is dialled again, without haste.
+                End::Duplicate | End::Misbehaved(_) | End::AnotherChain => pause = PAUSES.1,
                 End::Closed | End::Broken => {}
             },
             Err(Unreached::Myself) => return forget_myself(&core, &address),

@@ -62,7 +62,10 @@ pub struct Peer {
     pub stop: CancellationToken,
     node_id: Option<String>,
     listen: Option<SocketAddr>,
+    /// When it was asked last, while it owes an answer.
     asked: Option<Instant>,
+    /// How many answers it owes.
+    owed: u32,
 }
 
 /// What became of a peer's introduction.
@@ -76,10 +79,11 @@ pub enum Introduction {
     Banned,
 }
 
+/// Who is banned. An id is a claim that anybody can copy, so it names only those that have no address of their own.
 #[derive(PartialEq, Eq, Hash)]
 enum Banned {
     Host(IpAddr),
-    Node(String),
+    Local(String),
 }
 
 #[derive(Default)]
@@ -107,17 +111,19 @@ impl Table {
         let mut state = self.0.lock();
         state.last += 1;
         let id = state.last;
-        state.connected.insert(id, Peer { direction, remote, sender, stop, node_id: None, listen: None, asked: None });
+        let peer = Peer { direction, remote, sender, stop, node_id: None, listen: None, asked: None, owed: 0 };
+        state.connected.insert(id, peer);
         id
     }
 
-    /// Forgets a connection that ended; whether it ended before it answered.
-    pub fn leave(&self, id: PeerId) -> bool {
-        self.0.lock().connected.remove(&id).is_some_and(|peer| peer.asked.is_some())
+    /// Forgets a connection that ended.
+    pub fn leave(&self, id: PeerId) {
+        self.0.lock().connected.remove(&id);
     }
 
     /// Takes note of who is at the other end. Of two connections between two nodes, the one opened by the node with the
-    /// smaller id stays, so that both sides close the same one.
+    /// smaller id stays, so that both sides close the same one. Connections to different hosts lead to different nodes,
+    /// whatever they claim: or anybody could have another's closed.
     pub fn introduce(
         &self,
         id: PeerId,
@@ -127,14 +133,14 @@ impl Table {
         now: Instant,
     ) -> Introduction {
         let mut state = self.0.lock();
-        if state.banned.get(&Banned::Node(theirs.to_owned())).is_some_and(|until| now < *until) {
-            return Introduction::Banned;
-        }
-        let Some(direction) = state.connected.get(&id).map(|peer| peer.direction) else {
+        let Some((direction, host)) = state.connected.get(&id).map(|peer| (peer.direction, peer.remote.ip())) else {
             return Introduction::Duplicate;
         };
-        let twin =
-            state.connected.iter().find(|(other, peer)| **other != id && peer.node_id.as_deref() == Some(theirs));
+        if is_shared(host) && state.is_banned(&Banned::Local(theirs.to_owned()), now) {
+            return Introduction::Banned;
+        }
+        let same = |peer: &Peer| peer.node_id.as_deref() == Some(theirs) && peer.remote.ip() == host;
+        let twin = state.connected.iter().find(|(other, peer)| **other != id && same(peer));
         if let Some((_, twin)) = twin {
             let wanted = if ours < theirs { Direction::Outbound } else { Direction::Inbound };
             if twin.direction == direction || direction != wanted {
@@ -157,12 +163,26 @@ impl Table {
         if state.connected.values().any(|peer| waits(peer, now)) {
             return false;
         }
-        state.connected.get_mut(&id).map(|peer| peer.asked = Some(now)).is_some()
+        let Some(peer) = state.connected.get_mut(&id) else { return false };
+        peer.asked = Some(now);
+        peer.owed += 1;
+        true
+    }
+
+    /// How many answers the peer owes: more than one when it lets us wait and was asked again.
+    pub fn owed(&self, id: PeerId) -> u32 {
+        self.0.lock().connected.get(&id).map_or(0, |peer| peer.owed)
     }
 
     /// The peer has answered; whether it was asked.
     pub fn answered(&self, id: PeerId) -> bool {
-        self.0.lock().connected.get_mut(&id).is_some_and(|peer| peer.asked.take().is_some())
+        let mut state = self.0.lock();
+        let Some(peer) = state.connected.get_mut(&id).filter(|peer| peer.owed > 0) else { return false };
+        peer.owed -= 1;
+        if peer.owed == 0 {
+            peer.asked = None;
+        }
+        true
     }
 
     /// Whether blocks are on their way that we asked for.
@@ -240,7 +260,7 @@ impl Table {
         }
     }
 
-    /// Forgets an address, because it is our own.
+    /// Forgets an address, because it is our own or that of another chain.
     pub fn unlearn(&self, address: SocketAddr) {
         self.0.lock().known.remove(&address);
     }
@@ -251,12 +271,10 @@ impl Table {
         let Some(peer) = state.connected.get(&id) else { return };
         let (host, node) = (peer.remote.ip(), peer.node_id.clone());
         peer.stop.cancel();
-        // Everybody on this machine who has no address of their own comes from there.
-        if host != IpAddr::V4(Ipv4Addr::LOCALHOST) && host != IpAddr::V6(Ipv6Addr::LOCALHOST) {
+        if !is_shared(host) {
             state.remember_ban(Banned::Host(host), now);
-        }
-        if let Some(node) = node {
-            state.remember_ban(Banned::Node(node), now);
+        } else if let Some(node) = node {
+            state.remember_ban(Banned::Local(node), now);
         }
     }
 
@@ -292,7 +310,11 @@ impl Table {
 
 impl State {
     fn bans(&self, host: IpAddr, now: Instant) -> bool {
-        self.banned.get(&Banned::Host(host)).is_some_and(|until| now < *until)
+        self.is_banned(&Banned::Host(host), now)
+    }
+
+    fn is_banned(&self, whom: &Banned, now: Instant) -> bool {
+        self.banned.get(whom).is_some_and(|until| now < *until)
     }
 
     fn remember_ban(&mut self, whom: Banned, now: Instant) {
@@ -301,6 +323,12 @@ impl State {
             self.banned.insert(whom, now + BAN);
         }
     }
+}
+
+/// Whether many nodes may come from this address: all on this machine that have none of their own. A Pod has.
+fn is_shared(host: IpAddr) -> bool {
+    let host = host.to_canonical();
+    host == Ipv4Addr::LOCALHOST || host == Ipv6Addr::LOCALHOST
 }
 
 fn waits(peer: &Peer, now: Instant) -> bool {
@@ -376,6 +404,32 @@ mod tests {
     }
 
     #[test]
+    fn a_copied_id_neither_closes_nor_bans_who_has_it() {
+        let (table, now) = (Table::default(), Instant::now());
+        let (victim, _, victim_stop) = connect(&table, Direction::Inbound, "127.9.0.2:1");
+        let (local, _, local_stop) = connect(&table, Direction::Inbound, "127.0.0.1:1");
+        assert_eq!(table.introduce(victim, "me", "victim", None, now), Introduction::Welcome);
+        assert_eq!(table.introduce(local, "me", "local", None, now), Introduction::Welcome);
+        for (direction, host, copied) in [
+            (Direction::Inbound, "127.9.0.3:1", "victim"),
+            (Direction::Outbound, "127.9.0.4:1", "victim"),
+            (Direction::Outbound, "127.9.0.5:1", "local"),
+            (Direction::Outbound, "127.0.0.1:2", "victim"),
+        ] {
+            let (copy, _, _) = connect(&table, direction, host);
+            assert_eq!(table.introduce(copy, "me", copied, None, now), Introduction::Welcome, "{host}");
+            assert!(!victim_stop.is_cancelled() && !local_stop.is_cancelled());
+            table.ban(copy, now);
+        }
+        for (host, id) in [("127.9.0.2:2", "victim"), ("127.0.0.1:3", "local")] {
+            table.0.lock().connected.clear();
+            let (again, _, _) = connect(&table, Direction::Inbound, host);
+            assert!(!table.bans(host.parse::<SocketAddr>().unwrap().ip(), now));
+            assert_eq!(table.introduce(again, "me", id, None, now), Introduction::Welcome);
+        }
+    }
+
+    #[test]
     fn one_peer_is_asked_at_a_time_and_not_waited_for_for_ever() {
         let (table, now) = (Table::default(), Instant::now());
         let (one, _, _) = connect(&table, Direction::Inbound, "127.0.0.2:1");
@@ -385,6 +439,18 @@ mod tests {
         assert!(table.ask(two, now + PATIENCE));
         assert!(table.answered(two) && !table.answered(two));
         assert!(!table.asking(now + PATIENCE));
+    }
+
+    #[test]
+    fn a_slow_peer_that_is_asked_twice_may_answer_twice() {
+        let (table, now) = (Table::default(), Instant::now());
+        let (slow, _, _) = connect(&table, Direction::Inbound, "127.0.0.2:1");
+        assert!(table.ask(slow, now) && !table.ask(slow, now));
+        assert!(table.ask(slow, now + PATIENCE));
+        assert_eq!(table.owed(slow), 2);
+        assert!(table.answered(slow) && table.asking(now + PATIENCE));
+        assert!(table.answered(slow) && !table.asking(now + PATIENCE));
+        assert!(!table.answered(slow));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use onex_toyblc::Settings;
 use serde_json::{Value, json};
 
-use crate::world::{Running, grow, kept_in, now, quiet, request};
+use crate::world::{Running, grow, kept_in, now, own_address, quiet, request};
 
 fn anonymous(path: &str) -> Request<Body> {
     Request::get(path).body(Body::empty()).unwrap()
@@ -146,7 +147,7 @@ async fn every_answer_has_a_trace_id() {
 #[tokio::test]
 async fn the_api_is_served_on_its_address_until_the_node_stops() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let node = Running::start(quiet());
+    let node = Running::start(Settings { http_addr: (own_address(), 0).into(), ..quiet() });
     let address = node.http;
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").await.unwrap();
@@ -160,6 +161,6 @@ async fn the_api_is_served_on_its_address_until_the_node_stops() {
 #[tokio::test]
 async fn an_address_in_use_is_named() {
     let node = Running::start(quiet());
-    let error = onex_toyblc::Node::new(onex_toyblc::Settings { http_addr: node.http, ..quiet() }).err().unwrap();
+    let error = onex_toyblc::Node::new(Settings { http_addr: node.http, ..quiet() }).err().unwrap();
     assert!(format!("{error:#}").contains(&node.http.to_string()), "{error:#}");
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::world::{Running, eventually, kept_in, miner, quiet, with_peers};
+use crate::world::{Running, eventually, kept_in, miner, of_chain, quiet, request, with_peers};
 
 /// Not a test of its own: what the next one runs as a process that it can kill.
 #[tokio::test]
@@ -74,4 +74,31 @@ async fn a_stopped_node_goes_on_with_its_chain_and_catches_up() {
     assert!(node.height().await >= height);
     assert_eq!(node.hash(1).await, tip);
     eventually("it caught up", async || node.height().await >= height + 2).await;
+}
+
+/// A Miner that is told of another Chain keeps its data directory. It must not carry the one's history into the other.
+#[tokio::test]
+async fn a_node_that_moves_to_another_chain_starts_clean_and_finds_the_first_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |chain: &str| Running::start(of_chain(kept_in(quiet(), directory.path()), chain));
+    let post = async |node: &Running| {
+        let body = serde_json::json!({"data": "a block"});
+        node.ask(request(axum::http::Method::POST, "/v1/blocks", Some(body))).await;
+        node.tip().await
+    };
+    for chain in ["", "a", "b"] {
+        let node = start(chain);
+        assert_eq!(node.height().await, 0, "{chain:?} begins with nothing of another");
+        let tip = post(&node).await;
+        node.stop().await;
+        let node = start(chain);
+        assert_eq!(node.tip().await, tip, "{chain:?} was kept");
+        post(&node).await;
+        node.stop().await;
+    }
+    for chain in ["a", "", "b"] {
+        let node = start(chain);
+        assert_eq!(node.height().await, 2, "{chain:?} is still there");
+        node.stop().await;
+    }
 }

@@ -1,7 +1,8 @@
 //! Nodes to ask, and chains to start them with.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -29,9 +30,18 @@ pub fn quiet() -> Settings {
         accounts: vec!["toyblc:onex(#)666".parse::<Account>().unwrap()],
         http_addr: "127.0.0.1:0".parse().unwrap(),
         data_dir: None,
+        chain_id: String::new(),
         max_inbound_peers: 128,
         max_outbound_peers: 4,
     }
+}
+
+/// A loopback address that no other test has, in this process or another, so that nobody takes a port that is given back.
+pub fn own_address() -> IpAddr {
+    static TAKEN: AtomicU8 = AtomicU8::new(0);
+    let number = u32::from(TAKEN.fetch_add(1, Ordering::Relaxed));
+    // Above the addresses that Pods get.
+    IpAddr::from((0x7f80_0000_u32 | (std::process::id() & 0x7fff) << 8 | number).to_be_bytes())
 }
 
 /// Settings of a miner with an interval of one second.
@@ -49,6 +59,11 @@ pub fn kept_in(settings: Settings, directory: &Path) -> Settings {
     Settings { data_dir: Some(PathBuf::from(directory)), ..settings }
 }
 
+/// Of the chain with this id.
+pub fn of_chain(settings: Settings, id: &str) -> Settings {
+    Settings { chain_id: id.to_owned(), ..settings }
+}
+
 /// A node that runs until it is stopped or dropped.
 pub struct Running {
     pub p2p: SocketAddr,
@@ -60,11 +75,15 @@ pub struct Running {
 
 impl Running {
     pub fn start(settings: Settings) -> Self {
-        let node = Node::new(settings).unwrap();
+        Self::try_start(settings).unwrap()
+    }
+
+    pub fn try_start(settings: Settings) -> anyhow::Result<Self> {
+        let node = Node::new(settings)?;
         let shutdown = CancellationToken::new();
         let (p2p, http, router) = (node.p2p_addr(), node.http_addr(), node.router());
         let task = tokio::spawn(node.run(shutdown.clone()));
-        Self { p2p, http, router, shutdown, task }
+        Ok(Self { p2p, http, router, shutdown, task })
     }
 
     pub async fn stop(mut self) {
@@ -174,6 +193,12 @@ pub fn first_block(data: &str) -> Block {
     Search::new(draft(&rules, &rules.genesis(), now() - 60, 1, data.to_owned(), "me".to_owned()))
         .run(0, u64::MAX)
         .unwrap()
+}
+
+/// A block that could follow that one.
+pub fn child_of(parent: &Block) -> Block {
+    let child = draft(&Rules::default(), parent, parent.timestamp + 3, 1, parent.data.clone(), "me".to_owned());
+    Search::new(child).run(0, u64::MAX).unwrap()
 }
 
 pub fn now() -> i64 {

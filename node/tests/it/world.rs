@@ -164,6 +164,42 @@ pub async fn lines(path: &Path, least: usize) -> Vec<String> {
     }
 }
 
+/// What `work` answers, and what this thread logs meanwhile.
+pub fn heard<T>(work: impl FnOnce() -> T) -> (T, String) {
+    let said = Arc::new(Mutex::new(String::new()));
+    let answer = tracing::subscriber::with_default(Ears(Arc::clone(&said)), work);
+    let said = said.lock().clone();
+    (answer, said)
+}
+
+/// Writes down every event.
+struct Ears(Arc<Mutex<String>>);
+
+impl tracing::Subscriber for Ears {
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut said = self.0.lock();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            *said += &format!("{field}={value:?}\n");
+        });
+    }
+
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 /// The process with this number.
 pub fn process(pid: &str) -> Pid {
     Pid::from_raw(pid.parse().unwrap()).unwrap()

@@ -34,17 +34,23 @@ fn a_set_scales_to_five_to_twenty_and_to_one_within_seconds() {
 fn get_w_shows_a_set_and_its_miners_as_they_change() {
     let world = World::shared();
     world.chain("watched", 43200);
+    world.minerset("watch", "seen", "watched", 1);
+    world.sized("watch", "seen", 1);
     let miners = world.kubectl_running("get miners -n watch -w --output-watch-events");
     let set = world.kubectl_running("get minersets -n watch -w");
-    world.minerset("watch", "seen", "watched", 1);
-    let last_word = |line: &str, word: &str| line.split_whitespace().any(|cell| cell == word);
-    miners.prints(|out| out.lines().any(|line| line.starts_with("MODIFIED") && last_word(line, "Running")));
-    let printed = set.prints(|out| out.contains("1/1"));
+    let tells = |out: &str, words: &[&str]| {
+        out.lines().any(|line| words.iter().all(|word| line.split_whitespace().any(|cell| cell == *word)))
+    };
+    // What is there is printed first, and whatever happens after that is seen.
+    miners.prints(|out| tells(out, &["ADDED", "seen-0", "Running"]));
+    set.prints(|out| tells(out, &["seen", "1/1"]));
+    world.kubectl("scale ms/seen -n watch --replicas=2").ok();
+    miners.prints(|out| tells(out, &["ADDED", "seen-1"]) && tells(out, &["MODIFIED", "seen-1", "Running"]));
+    let printed = set.prints(|out| tells(out, &["seen", "2/2"]));
     assert_eq!(printed.matches("NAME").count(), 1, "the header comes once:\n{printed}");
     world.kubectl("scale ms/seen -n watch --replicas=0").ok();
-    let printed = miners.prints(|out| out.contains("DELETED"));
-    assert!(printed.lines().any(|line| line.starts_with("ADDED") && line.contains("seen-0")), "{printed}");
-    set.prints(|out| out.contains("0/0"));
+    miners.prints(|out| tells(out, &["DELETED", "seen-0"]) && tells(out, &["DELETED", "seen-1"]));
+    set.prints(|out| tells(out, &["seen", "0/0"]));
 }
 
 #[test]

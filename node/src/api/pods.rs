@@ -72,11 +72,21 @@ pub(crate) struct Pods {
     tasks: JoinSet<Done>,
     /// The uids of Pods that are being bound, until they are seen with a node.
     binding: HashSet<String>,
+    /// Whether the apiserver has told all Pods since the node was started. Before that nobody knows whose home is empty.
+    synced: bool,
 }
 
 impl Pods {
     pub(crate) fn new(cluster: Arc<Cluster>, runner: Arc<Runner>, shutdown: CancellationToken) -> Self {
-        Self { cluster, runner, shutdown, workers: HashMap::new(), tasks: JoinSet::new(), binding: HashSet::new() }
+        Self {
+            cluster,
+            runner,
+            shutdown,
+            workers: HashMap::new(),
+            tasks: JoinSet::new(),
+            binding: HashSet::new(),
+            synced: false,
+        }
     }
 
     /// Runs Pods until the shutdown, and returns when nothing of them runs any more.
@@ -92,7 +102,10 @@ impl Pods {
                 () = shutdown.cancelled() => break,
                 Some(change) = changes.next() => match change {
                     Ok(Event::Apply(pod) | Event::Delete(pod)) => self.look_at(&PodName::of(&pod)),
-                    Ok(Event::InitDone) => self.look_around(),
+                    Ok(Event::InitDone) => {
+                        self.synced = true;
+                        self.look_around();
+                    }
                     Ok(Event::Init | Event::InitApply(_)) => {}
                     Err(error) => tracing::warn!(error = with_causes(&error), "watching pods failed, and is tried again"),
                 },
@@ -116,6 +129,9 @@ impl Pods {
         names.extend(self.workers.keys().cloned());
         for name in &names {
             self.look_at(name);
+        }
+        if !self.synced {
+            return;
         }
         let (pods, workers) = (&self.cluster.pods, &self.workers);
         self.runner.sweep(|name| workers.contains_key(name) || pods.get(&reference(name)).is_some());

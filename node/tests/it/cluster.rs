@@ -65,7 +65,11 @@ impl Cluster {
     }
 
     fn start_node(&mut self) {
-        let node = Node::new(self.settings.clone(), self.client.clone(), 10250);
+        self.start_node_against(self.client.clone());
+    }
+
+    fn start_node_against(&mut self, apiserver: Client) {
+        let node = Node::new(self.settings.clone(), apiserver, 10250);
         self.kubelet = node.router();
         let shutdown = CancellationToken::new();
         self.node = Some((shutdown.clone(), tokio::spawn(node.run(shutdown))));
@@ -115,8 +119,12 @@ impl Cluster {
         self.until(name, |pod| pod.is_some_and(is)).await.unwrap()
     }
 
+    fn home(&self, pod: &str) -> PathBuf {
+        self.directory.path().join("node/pods").join(format!("{NAMESPACE}_{pod}"))
+    }
+
     fn file(&self, pod: &str, name: &str) -> PathBuf {
-        self.directory.path().join("node/pods").join(format!("{NAMESPACE}_{pod}")).join("work").join(name)
+        self.home(pod).join("work").join(name)
     }
 }
 
@@ -218,6 +226,30 @@ async fn pods_run_again_after_the_node_was_restarted_and_none_runs_twice() {
     assert_eq!(last.unwrap().terminated.unwrap().reason.as_deref(), Some("ContainerStatusUnknown"));
     // Ready is said as soon as there is a process, which may not have come to its second line yet.
     assert_eq!(lines(&cluster.file("p", "starts"), 2).await, ["started"; 2]);
+}
+
+#[tokio::test]
+async fn the_homes_of_pods_outlive_a_start_of_the_node_without_its_apiserver() {
+    let mut cluster = Cluster::with(|settings| settings.keep_directory_seconds = 0).await;
+    cluster.create::<Pod>(pod("p", FOREVER)).await;
+    cluster.until_ready("p").await;
+    let chain = cluster.home("p").join("chain");
+    std::fs::create_dir(&chain).unwrap();
+    cluster.stop_node().await;
+    let away = axum::Router::new().fallback(|| async { http::StatusCode::SERVICE_UNAVAILABLE });
+    cluster.start_node_against(onex_client::over_router(away, "default"));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.stop_node().await;
+    assert!(chain.exists(), "nobody had said that the Pod is gone");
+    cluster.start_node();
+    cluster.until("p", |pod| pod.is_some_and(|pod| restarts(pod) == 1 && condition(pod, "Ready") == "True")).await;
+    assert!(chain.exists(), "the Pod is there");
+    cluster.api::<Pod>().delete("p", &DeleteParams::default()).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while chain.exists() {
+        assert!(Instant::now() < deadline, "nobody needs it any more");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The scheduler of a cluster of one node: which waiting Pods are ours.
 
 use crate::pod;
-use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 
@@ -41,13 +41,22 @@ pub(super) fn decide(pod: &Pod, node: &Node, room: bool) -> Decision {
         return impossible("1 node(s) were unschedulable");
     }
     if !room {
-        return impossible("Too many pods");
+        return Decision::Impossible(no_room());
     }
     Decision::Bind
 }
 
+/// Why a Pod has to wait while the node runs as many as it may.
+pub(super) fn no_room() -> String {
+    unavailable("Too many pods")
+}
+
 fn impossible(why: &str) -> Decision {
-    Decision::Impossible(format!("0/1 nodes are available: {why}."))
+    Decision::Impossible(unavailable(why))
+}
+
+fn unavailable(why: &str) -> String {
+    format!("0/1 nodes are available: {why}.")
 }
 
 /// What is posted to bind `pod` to `node`.
@@ -68,15 +77,22 @@ pub(super) fn binding(pod: &Pod, node: &str) -> Binding {
     }
 }
 
-/// The conditions of `pod` with that it cannot be scheduled, or `None` when they say so already.
-pub(super) fn unschedulable(pod: &Pod, why: &str, now: Time) -> Option<Vec<PodCondition>> {
-    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+/// What changes in the status of `pod` when it cannot be scheduled, or `None` when it says so already. It may have run before,
+/// when the node took more Pods.
+pub(super) fn unschedulable(pod: &Pod, why: &str, now: Time) -> Option<PodStatus> {
+    let before = pod.status.clone().unwrap_or_default();
+    let mut conditions = before.conditions.unwrap_or_default();
     let about = |condition: &PodCondition| condition.type_ == "PodScheduled";
     let said = conditions.iter().any(|condition| about(condition) && condition.message.as_deref() == Some(why));
     if said {
         return None;
     }
     conditions.retain(|condition| !about(condition));
+    for ready in conditions.iter_mut().filter(|condition| matches!(&*condition.type_, "Ready" | "ContainersReady")) {
+        if std::mem::replace(&mut ready.status, "False".to_owned()) != "False" {
+            (ready.reason, ready.last_transition_time) = (Some("Unschedulable".to_owned()), Some(now.clone()));
+        }
+    }
     conditions.push(PodCondition {
         type_: "PodScheduled".to_owned(),
         status: "False".to_owned(),
@@ -85,7 +101,16 @@ pub(super) fn unschedulable(pod: &Pod, why: &str, now: Time) -> Option<Vec<PodCo
         last_transition_time: Some(now),
         ..PodCondition::default()
     });
-    Some(conditions)
+    let mut containers = before.container_statuses;
+    for container in containers.iter_mut().flatten() {
+        (container.ready, container.started) = (false, Some(false));
+    }
+    Some(PodStatus {
+        phase: Some("Pending".to_owned()),
+        conditions: Some(conditions),
+        container_statuses: containers,
+        ..PodStatus::default()
+    })
 }
 
 #[cfg(test)]
@@ -138,10 +163,28 @@ mod tests {
     fn that_a_pod_cannot_be_scheduled_is_said_once() {
         let now = Time(Timestamp::UNIX_EPOCH);
         let mut pod = pod(json!({"containers": []}));
-        let conditions = unschedulable(&pod, "no room", now.clone());
-        assert!(conditions.is_some());
-        pod.status.get_or_insert_default().conditions = conditions;
+        pod.status = unschedulable(&pod, "no room", now.clone());
+        assert!(pod.status.is_some());
         assert_eq!(unschedulable(&pod, "no room", now.clone()), None);
-        assert_eq!(unschedulable(&pod, "another reason", now).map(|all| all.len()), Some(1));
+        let conditions = unschedulable(&pod, "another reason", now).unwrap().conditions;
+        assert_eq!(conditions.map(|all| all.len()), Some(1));
+    }
+
+    #[test]
+    fn a_pod_that_ran_and_does_not_fit_any_more_is_not_ready() {
+        let mut pod = pod(json!({"containers": []}));
+        pod.status = serde_json::from_value(json!({
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}],
+            "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 2}],
+        }))
+        .unwrap();
+        let status = unschedulable(&pod, "no room", Time(Timestamp::UNIX_EPOCH)).unwrap();
+        let conditions = status.conditions.unwrap();
+        let said: Vec<_> = conditions.iter().map(|one| (one.type_.as_str(), one.status.as_str())).collect();
+        assert_eq!(said, [("Ready", "False"), ("Initialized", "True"), ("PodScheduled", "False")]);
+        assert_eq!(status.phase.as_deref(), Some("Pending"));
+        let container = &status.container_statuses.unwrap()[0];
+        assert_eq!((container.ready, container.restart_count), (false, 2));
     }
 }

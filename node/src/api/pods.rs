@@ -59,6 +59,8 @@ enum Done {
     Removed(PodName),
     /// It was tried to bind the Pod with this uid, and it was not.
     NotBound(String),
+    /// People were told why the Pod with this uid has to wait, or could not be told now.
+    Told(String),
     /// The Pod was bound; that is known as soon as the watch says so.
     Bound,
 }
@@ -72,6 +74,8 @@ pub(crate) struct Pods {
     tasks: JoinSet<Done>,
     /// The uids of Pods that are being bound, until they are seen with a node.
     binding: HashSet<String>,
+    /// The uids of Pods of which it is being said why they have to wait.
+    telling: HashSet<String>,
     /// Whether the apiserver has told all Pods since the node was started. Before that nobody knows whose home is empty.
     synced: bool,
 }
@@ -85,6 +89,7 @@ impl Pods {
             workers: HashMap::new(),
             tasks: JoinSet::new(),
             binding: HashSet::new(),
+            telling: HashSet::new(),
             synced: false,
         }
     }
@@ -184,8 +189,8 @@ impl Pods {
             }
             Stage::Over
         } else if !self.has_room() {
-            self.tasks.spawn(refuse(Arc::clone(&self.cluster), name.clone(), Arc::clone(&pod), self.shutdown.clone()));
-            Stage::Over
+            // Somebody else bound it to us. A refusal would be for ever, and whoever wants it would try again for ever.
+            return self.tell_to_wait(&pod, bind::no_room());
         } else {
             let (sender, wishes) = watch::channel(Wish { pod: Arc::clone(&pod), stop_by: None });
             let (cluster, runner) = (Arc::clone(&self.cluster), Arc::clone(&self.runner));
@@ -222,22 +227,27 @@ impl Pods {
                     if bind(&cluster, &runner, &pod).await { Done::Bound } else { Done::NotBound(uid) }
                 });
             }
-            Decision::Impossible(why) => {
-                let Some(conditions) = bind::unschedulable(pod, &why, Time(Timestamp::now())) else {
-                    return;
-                };
-                self.binding.insert(uid.clone());
-                self.runner.notices.warning(pod, "FailedScheduling", bind::ACTION, why);
-                let (cluster, pod) = (Arc::clone(&self.cluster), Arc::clone(pod));
-                self.tasks.spawn(async move {
-                    let patch = json!({"conditions": conditions});
-                    if let Err(error) = patch_status(&cluster, &pod, patch).await {
-                        tracing::debug!(error = with_causes(&error), "could not say that a pod cannot be scheduled");
-                    }
-                    Done::NotBound(uid)
-                });
-            }
+            Decision::Impossible(why) => self.tell_to_wait(pod, why),
         }
+    }
+
+    /// Says why `pod` does not run, unless its status says so already. It is looked at again before long.
+    fn tell_to_wait(&mut self, pod: &Arc<Pod>, why: String) {
+        let Some(status) = bind::unschedulable(pod, &why, Time(Timestamp::now())) else {
+            return;
+        };
+        let uid = pod::uid(pod).to_owned();
+        if !self.telling.insert(uid.clone()) {
+            return;
+        }
+        self.runner.notices.warning(pod, "FailedScheduling", bind::ACTION, why);
+        let (cluster, pod) = (Arc::clone(&self.cluster), Arc::clone(pod));
+        self.tasks.spawn(async move {
+            if let Err(error) = patch_status(&cluster, &pod, json!(status)).await {
+                tracing::debug!(error = with_causes(&error), "could not say that a pod cannot be scheduled");
+            }
+            Done::Told(uid)
+        });
     }
 
     fn remove(&mut self, name: PodName, pod: &Pod) {
@@ -271,6 +281,9 @@ impl Pods {
             Done::Removed(name) => self.look_at(&name),
             Done::NotBound(uid) => {
                 self.binding.remove(&uid);
+            }
+            Done::Told(uid) => {
+                self.telling.remove(&uid);
             }
             Done::Bound => {}
         }
@@ -426,17 +439,6 @@ async fn bind(cluster: &Cluster, runner: &Runner, pod: &Pod) -> bool {
             false
         }
     }
-}
-
-/// A Pod that somebody else bound to a node that is full.
-async fn refuse(cluster: Arc<Cluster>, name: PodName, pod: Arc<Pod>, shutdown: CancellationToken) -> Done {
-    let status = json!({
-        "phase": "Failed",
-        "reason": "OutOfpods",
-        "message": format!("Pod was rejected: the node runs {} pods and takes no more", cluster.settings.max_pods),
-    });
-    until_taken(&shutdown, || patch_status(&cluster, &pod, status.clone())).await;
-    Done::Over(name, pod::uid(&pod).to_owned())
 }
 
 /// Tries until the apiserver took it, or says that there is nothing to do it to.

@@ -308,6 +308,37 @@ async fn a_pod_that_does_not_fit_waits_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_pod_that_somebody_else_bound_to_a_full_node_waits_too_and_never_fails() {
+    let mut cluster = Cluster::with(|settings| settings.max_pods = 1).await;
+    let bound = |name: &str| {
+        let mut pod = pod(name, FOREVER);
+        pod["spec"]["nodeName"] = json!("onex");
+        pod
+    };
+    cluster.create::<Pod>(bound("first")).await;
+    cluster.until_ready("first").await;
+    let waiting = cluster.create::<Pod>(bound("second")).await;
+    cluster.create::<Pod>(bound("third")).await;
+    for name in ["second", "third"] {
+        let pod = cluster.until(name, |pod| pod.is_some_and(|pod| condition(pod, "PodScheduled") == "False")).await;
+        assert_eq!(pod.unwrap().status.unwrap().phase.as_deref(), Some("Pending"));
+    }
+    // One that nobody wants any more does not wait for its turn.
+    cluster.api::<Pod>().delete("third", &DeleteParams::default()).await.unwrap();
+    cluster.until("third", |pod| pod.is_none()).await;
+    cluster.api::<Pod>().delete("first", &DeleteParams::default()).await.unwrap();
+    let running = cluster.until_ready("second").await;
+    assert_eq!((running.uid(), condition(&running, "PodScheduled")), (waiting.uid(), "True"));
+    // A node that takes fewer Pods than it did says which of them do not run.
+    cluster.stop_node().await;
+    cluster.settings.max_pods = 0;
+    cluster.start_node();
+    let waits = |pod: &Pod| condition(pod, "PodScheduled") == "False" && condition(pod, "Ready") == "False";
+    let pod = cluster.until("second", |pod| pod.is_some_and(waits)).await.unwrap();
+    assert_eq!((pod.uid(), pod.status.unwrap().phase.as_deref()), (waiting.uid(), Some("Pending")));
+}
+
+#[tokio::test]
 async fn a_configmap_that_is_missing_is_waited_for() {
     let cluster = Cluster::new().await;
     let mut wanted = pod("p", "echo $KEY > key; exec sleep 1000");

@@ -187,8 +187,10 @@ impl Confinement {
             .any(|group| counted(&group.join("memory.events")) || counted(&group.join("memory.oom_control")))
     }
 
-    pub(crate) fn remove(&self) {
+    /// False when there still is something in it. What was killed takes a moment to leave.
+    pub(crate) fn remove(&self) -> bool {
         remove(&self.groups);
+        !self.groups.iter().any(|group| group.exists())
     }
 }
 

@@ -301,8 +301,10 @@ impl Pods {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         // The kill itself takes a moment, too. What is left after that dies with its task.
         if tokio::time::timeout(patience + Duration::from_secs(2), all).await.is_err() {
-            tracing::warn!("some pods did not stop in time and were killed");
+            tracing::warn!("some pods did not stop in time and are killed");
+            self.tasks.shutdown().await;
         }
+        self.runner.kill_leftovers().await;
     }
 }
 

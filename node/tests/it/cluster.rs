@@ -229,6 +229,17 @@ async fn pods_run_again_after_the_node_was_restarted_and_none_runs_twice() {
 }
 
 #[tokio::test]
+async fn no_process_outlives_the_node_not_even_one_that_nobody_can_tell() {
+    let mut cluster = Cluster::new().await;
+    let script = "env -u OWNED_BY_ONEX_CONTAINER setsid sleep 1000 & echo $! > child; exec sleep 1000";
+    cluster.create::<Pod>(pod("p", script)).await;
+    cluster.until_ready("p").await;
+    let child = line(&cluster.file("p", "child")).await;
+    cluster.stop_node().await;
+    assert!(!crate::world::is_alive(&child));
+}
+
+#[tokio::test]
 async fn the_homes_of_pods_outlive_a_start_of_the_node_without_its_apiserver() {
     let mut cluster = Cluster::with(|settings| settings.keep_directory_seconds = 0).await;
     cluster.create::<Pod>(pod("p", FOREVER)).await;

@@ -330,10 +330,31 @@ impl Drop for Groups {
 }
 
 #[tokio::test]
-async fn a_child_that_left_its_group_does_not_hold_up_the_end_and_is_killed_by_the_next_run_of_the_node() {
+async fn a_child_that_left_its_group_ends_with_its_container_and_no_other() {
+    let world = World::new();
+    let mut other = pod("echo $$$$ > pid; exec sleep 1000");
+    (other["metadata"]["name"], other["metadata"]["uid"]) = (json!("other"), json!("another-uid"));
+    let mut other = world.run(other);
+    other.until_running().await;
+    let mut running =
+        world.run(pod("setsid sleep 1000 & [ -e first ] || { echo $! > first; exit 1; }; echo $! > second; wait"));
+    let first = line(&world.file("first")).await;
+    running.until(|seen| seen.containers[0].last.is_some()).await;
+    assert!(!is_alive(&first), "a restart begins with nothing of the run before");
+    running.until(|seen| seen.containers[0].restarts == 1 && seen.containers[0].ready).await;
+    let second = line(&world.file("second")).await;
+    running.stop(LONG).await;
+    assert!(!is_alive(&second));
+    assert!(other.seen.borrow().containers[0].ready);
+    other.stop(LONG).await;
+}
+
+#[tokio::test]
+async fn a_child_that_nobody_can_tell_does_not_hold_up_the_end_and_is_killed_by_the_next_run_of_the_node() {
     let world = World::new();
     // It keeps the pipe of the log open, and is nobody's any more when its parent has ended.
-    let running = world.run(pod("setsid sleep 1000 & echo $! > child; trap '' TERM; while :; do sleep 0.05; done"));
+    let script = "env -u OWNED_BY_ONEX_CONTAINER setsid sleep 1000 & echo $! > child; trap '' TERM; while :; do sleep 0.05; done";
+    let running = world.run(pod(script));
     let child = line(&world.file("child")).await;
     let (_, took) = running.stop(Duration::from_millis(200)).await;
     assert!(took < Duration::from_secs(20), "{took:?}");

@@ -1,7 +1,7 @@
 //! Sets grow and shrink, and what is lost comes back.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
@@ -199,6 +199,27 @@ fn a_killed_miner_is_restarted_and_its_last_words_are_kept() {
     assert!(previous.starts_with(&before), "the log of before was:\n{before}\nand is now:\n{previous}");
     let now = world.kubectl("logs killed -n kube-system").ok();
     assert!(now.contains("the node is running") && !now.starts_with(&before), "{now}");
+}
+
+#[test]
+fn a_miner_that_hangs_is_not_ready_before_long_and_ready_again_when_it_goes_on() {
+    let world = World::shared();
+    world.chain("hung", 43200);
+    let process = world.node_of("kube-system", "hung");
+    let until = |wanted: bool| {
+        eventually(PATIENCE, || {
+            let container = world.get("pod hung -n kube-system")["status"]["containerStatuses"][0].clone();
+            if container["ready"] == wanted { Ok(()) } else { Err(format!("the container is {container:#}")) }
+        });
+    };
+    until(true);
+    let asked = Instant::now();
+    kill_process(process, Signal::STOP).unwrap();
+    until(false);
+    // Asked every five seconds, it may fail to answer three times.
+    assert!(asked.elapsed() < Duration::from_secs(40), "it took {:?}", asked.elapsed());
+    kill_process(process, Signal::CONT).unwrap();
+    until(true);
 }
 
 #[test]

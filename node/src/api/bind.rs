@@ -1,6 +1,6 @@
 //! The scheduler of a cluster of one node: which waiting Pods are ours.
 
-use crate::pod;
+use crate::{pod, status};
 use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
@@ -80,19 +80,15 @@ pub(super) fn binding(pod: &Pod, node: &str) -> Binding {
 /// What changes in the status of `pod` when it cannot be scheduled, or `None` when it says so already. It may have run before,
 /// when the node took more Pods.
 pub(super) fn unschedulable(pod: &Pod, why: &str, now: Time) -> Option<PodStatus> {
-    let before = pod.status.clone().unwrap_or_default();
-    let mut conditions = before.conditions.unwrap_or_default();
+    let before = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let about = |condition: &PodCondition| condition.type_ == "PodScheduled";
-    let said = conditions.iter().any(|condition| about(condition) && condition.message.as_deref() == Some(why));
-    if said {
+    let says = |condition: &PodCondition| about(condition) && condition.message.as_deref() == Some(why);
+    if before.is_some_and(|conditions| conditions.iter().any(says)) {
         return None;
     }
+    let mut status = status::without_processes(pod, "Pending", "Unschedulable", now.clone());
+    let conditions = status.conditions.get_or_insert_default();
     conditions.retain(|condition| !about(condition));
-    for ready in conditions.iter_mut().filter(|condition| matches!(&*condition.type_, "Ready" | "ContainersReady")) {
-        if std::mem::replace(&mut ready.status, "False".to_owned()) != "False" {
-            (ready.reason, ready.last_transition_time) = (Some("Unschedulable".to_owned()), Some(now.clone()));
-        }
-    }
     conditions.push(PodCondition {
         type_: "PodScheduled".to_owned(),
         status: "False".to_owned(),
@@ -101,16 +97,7 @@ pub(super) fn unschedulable(pod: &Pod, why: &str, now: Time) -> Option<PodStatus
         last_transition_time: Some(now),
         ..PodCondition::default()
     });
-    let mut containers = before.container_statuses;
-    for container in containers.iter_mut().flatten() {
-        (container.ready, container.started) = (false, Some(false));
-    }
-    Some(PodStatus {
-        phase: Some("Pending".to_owned()),
-        conditions: Some(conditions),
-        container_statuses: containers,
-        ..PodStatus::default()
-    })
+    Some(status)
 }
 
 #[cfg(test)]

@@ -196,6 +196,17 @@ async fn a_pod_deleted_by_force_loses_its_process_too() {
 }
 
 #[tokio::test]
+async fn a_pod_may_ask_for_more_time_to_stop_than_any_clock_can_count() {
+    let cluster = Cluster::new().await;
+    let mut wanted = pod("p", FOREVER);
+    wanted["spec"]["terminationGracePeriodSeconds"] = json!(i64::MAX);
+    cluster.create::<Pod>(wanted).await;
+    cluster.until_ready("p").await;
+    cluster.api::<Pod>().delete("p", &DeleteParams::default()).await.unwrap();
+    cluster.until("p", |pod| pod.is_none()).await;
+}
+
+#[tokio::test]
 async fn a_pod_that_takes_the_name_of_another_waits_until_that_is_gone() {
     let cluster = Cluster::new().await;
     cluster.create::<Pod>(pod("p", "trap '' TERM; echo $$$$ > pid; while :; do sleep 0.1; done")).await;

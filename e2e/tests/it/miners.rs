@@ -1,9 +1,10 @@
 //! Sets grow and shrink, and what is lost comes back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
+use serde_json::Value;
 
 use crate::door::ask_miner;
 use crate::world::{PATIENCE, World, eventually};
@@ -28,6 +29,33 @@ fn a_set_scales_to_five_to_twenty_and_to_one_within_seconds() {
     assert!(refused.contains("Expected replicas to be 2, was 1"), "{refused}");
     world.kubectl("scale minerset/test -n scale --replicas=0 --current-replicas=1").ok();
     world.sized("scale", "test", 0);
+}
+
+#[test]
+fn a_set_that_is_larger_than_the_node_runs_as_far_as_there_is_room_and_the_rest_waits() {
+    let world = World::start_with(&["--ports", "auto", "--set", "node.cgroup_parent=", "--set", "node.max_pods=3"]);
+    world.chain("crowded", 43200);
+    world.minerset("crowd", "set", "crowded", 4);
+    let pods = || {
+        let pods = world.get("pods -n crowd")["items"].clone();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let entry = |pod: &Value| (text(&pod["metadata"]["uid"]), text(&pod["status"]["phase"]));
+        pods.as_array().unwrap().iter().map(entry).collect::<BTreeMap<_, _>>()
+    };
+    let all = eventually(PATIENCE, || {
+        let all = pods();
+        let are = |wanted: &str| all.values().filter(|phase| *phase == wanted).count();
+        if (are("Running"), are("Pending")) == (2, 2) { Ok(all) } else { Err(format!("the Pods are {all:?}")) }
+    });
+    eventually(PATIENCE, || {
+        let told = world.kubectl("describe pods -n crowd").ok();
+        let said = told.contains("FailedScheduling") && told.contains("Too many pods");
+        if said { Ok(()) } else { Err(told) }
+    });
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(pods(), all, "nobody tries again and again");
+    world.kubectl("scale ms set -n crowd --replicas=2").ok();
+    world.sized("crowd", "set", 2);
 }
 
 #[test]

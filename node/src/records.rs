@@ -77,7 +77,7 @@ impl Records {
             records.extend(serde_json::from_slice::<Record>(&fs::read(&path)?));
             files.push(path);
         }
-        let killed = kill(|pid, process, environ| {
+        let killed = kill(PATIENCE, |pid, process, environ| {
             let written = records.iter().any(|record| record.pid == pid && record.started == process.started);
             written || self.is_marked(environ)
         });
@@ -94,7 +94,7 @@ impl Records {
         let marks: HashSet<String> = containers.iter().map(|mark| format!("{CONTAINER_MARK}={mark}")).collect();
         let is_of_container =
             |variable: &[u8]| std::str::from_utf8(variable).is_ok_and(|variable| marks.contains(variable));
-        kill(|_, _, environ| self.is_marked(environ) && variables(environ).any(is_of_container))
+        kill(EXEC, |_, _, environ| self.is_marked(environ) && variables(environ).any(is_of_container))
     }
 
     fn is_marked(&self, environ: &[u8]) -> bool {
@@ -106,14 +106,16 @@ fn variables(environ: &[u8]) -> impl Iterator<Item = &[u8]> {
     environ.split(|byte| *byte == 0)
 }
 
-/// Kills what `is_ours` by its number, by what the system says of it, or by its environment.
-fn kill(is_ours: impl Fn(i32, &Process, &[u8]) -> bool) -> usize {
-    let deadline = Instant::now() + PATIENCE;
+/// Kills what `is_ours` by its number, by what the system says of it, or by its environment. For `unclear` at most, it waits for
+/// an environment that is not there yet.
+fn kill(unclear: Duration, is_ours: impl Fn(i32, &Process, &[u8]) -> bool) -> usize {
+    let start = Instant::now();
     let mut killed = BTreeSet::new();
     loop {
         // Looked for again each time: what is killed may just have started another.
         let left = Left::look(&is_ours);
-        if (left.ours.is_empty() && !left.unclear) || Instant::now() > deadline {
+        let waits = left.unclear && start.elapsed() < unclear;
+        if (left.ours.is_empty() && !waits) || start.elapsed() > PATIENCE {
             return killed.len();
         }
         for pid in left.ours.iter().filter_map(|pid| Pid::from_raw(*pid)) {
@@ -155,6 +157,10 @@ impl Left {
         left
     }
 }
+
+/// How long somebody else's exec may hold up the end of a container. It takes a moment, but who dies slowly has no environment
+/// either.
+const EXEC: Duration = Duration::from_secs(1);
 
 /// How long killed processes may take to disappear.
 const PATIENCE: Duration = Duration::from_secs(5);

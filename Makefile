@@ -4,6 +4,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help up build test check bench crds
 
+# Where cargo builds.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
 # Where .ci/prepare puts what it installs.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(CURDIR)/target/tools:$(PATH)
 
@@ -11,7 +14,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: build ## Build the platform and run it, installing what is missing
-	@exec target/release/onex up $(ARGS)
+	@exec $(TARGET)/release/onex up $(ARGS)
 
 build: ## Build target/release/onex, installing what is missing
 	@.ci/prepare
@@ -31,7 +34,7 @@ check: ## Look for what is not in order: format, lints, licences and banned crat
 	  else echo "cargo-deny is not installed: licences and advisories were not looked at"; fi
 
 bench: build ## Measure a platform of its own: creates, gets, lists, watches, memory
-	@cargo run --release --locked -p onex-bench -- $(ARGS)
+	@cargo run --release --locked -p onex-bench -- $(if $(findstring --onex,$(ARGS)),,--onex $(TARGET)/release/onex) $(ARGS)
 
 crds: ## Print the kinds of OneX as CRDs into crds/yaml
 	@UPDATE=1 cargo test --locked --quiet -p onex-crds --test it yaml

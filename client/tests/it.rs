@@ -75,7 +75,7 @@ fn name(event: WatchEvent<ConfigMap>) -> String {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(5), future).await.expect("within five seconds")
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("within a minute")
 }
 
 #[tokio::test]

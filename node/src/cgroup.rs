@@ -1,7 +1,7 @@
 //! Resource limits, where this machine lets us set them.
 //!
 //! Version 2 with the unified hierarchy, or version 1 with a hierarchy for each controller. A machine that allows neither
-//! runs everything without limits, which is said once.
+//! runs everything without limits, which is said once, when the node starts.
 
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -90,10 +90,22 @@ impl Cgroups {
                 (memory, cpu) => Self::Separate { memory, cpu },
             }
         };
-        if found == Self::None {
-            tracing::info!("resource limits are not enforced: no cgroup can be written here");
+        let (memory, cpu) = found.holds();
+        for (held, what) in [(memory, "memory"), (cpu, "CPU")] {
+            if !held {
+                tracing::info!("{what} limits are not enforced: no cgroup for them can be written here");
+            }
         }
         found
+    }
+
+    /// Which limits have an effect: on memory, and on CPU time.
+    fn holds(&self) -> (bool, bool) {
+        match self {
+            Self::Unified(_) => (true, true),
+            Self::Separate { memory, cpu } => (memory.is_some(), cpu.is_some()),
+            Self::None => (false, false),
+        }
     }
 
     /// Makes the groups in which a container with these limits is to run.
@@ -175,8 +187,10 @@ impl Confinement {
             .any(|group| counted(&group.join("memory.events")) || counted(&group.join("memory.oom_control")))
     }
 
-    pub(crate) fn remove(&self) {
+    /// False when there still is something in it. What was killed takes a moment to leave.
+    pub(crate) fn remove(&self) -> bool {
         remove(&self.groups);
+        !self.groups.iter().any(|group| group.exists())
     }
 }
 

@@ -456,6 +456,7 @@ async fn ask_forever(plan: Plan, sender: mpsc::Sender<Answer>, enough: impl Fn()
     let mut before = None;
     tokio::time::sleep(plan.delay).await;
     loop {
+        let asked = Instant::now();
         let result = probe::ask(&plan.check, plan.timeout).await;
         let good = result.is_ok();
         let verdict = tally.count(good);
@@ -465,7 +466,43 @@ async fn ask_forever(plan: Plan, sender: mpsc::Sender<Answer>, enough: impl Fn()
         if sender.send(answer).await.is_err() || verdict == Some(true) && enough() {
             return;
         }
-        let period = if good { plan.period } else { plan.period_until_good };
-        tokio::time::sleep(period).await;
+        // However long the answer took: one that hangs is not asked less often.
+        tokio::time::sleep_until(asked + tally.period()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::Check;
+    use std::net::Ipv4Addr;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_that_does_not_answer_is_unwell_after_as_many_periods_as_agreed() {
+        // The system takes the connection, and nobody ever reads from it.
+        let deaf = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let host = Ipv4Addr::LOCALHOST.to_string();
+        let plan = Plan {
+            kind: Kind::Liveness,
+            check: Check::Http {
+                host,
+                port: deaf.local_addr().unwrap().port(),
+                path: "/".to_owned(),
+                headers: Vec::new(),
+            },
+            delay: Duration::ZERO,
+            period_until_good: Duration::from_secs(5),
+            period: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            successes: 1,
+            failures_until_good: 3,
+            failures: 3,
+        };
+        let (sender, mut answers) = mpsc::channel(4);
+        let asking = tokio::spawn(ask_forever(plan, sender, || false));
+        let start = Instant::now();
+        while answers.recv().await.unwrap().verdict.is_none() {}
+        assert_eq!(start.elapsed().as_secs(), 2 * 5 + 2);
+        asking.abort();
     }
 }

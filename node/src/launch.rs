@@ -2,7 +2,7 @@
 
 use crate::arguments::{self, ServiceName};
 use crate::home::Home;
-use crate::{PodName, Settings, image, pod};
+use crate::{PodName, Settings, image, pod, records};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
 use kube::ResourceExt;
@@ -99,7 +99,7 @@ pub(crate) async fn plan(container: &Container, place: &Place<'_>) -> Result<Lau
         *word = arguments::expand(word, &environment);
     }
     place.localize(words.iter_mut().chain(environment.values_mut())).await?;
-    environment.extend(place.own_variables());
+    environment.extend(place.own_variables(container));
     if words.is_empty() {
         let message = format!("image {image:?} stands for the container's command, and there is none");
         return Err(Hindrance::Configuration(message));
@@ -278,12 +278,13 @@ impl Place<'_> {
         Ok(())
     }
 
-    fn own_variables(&self) -> [(String, String); 4] {
+    fn own_variables(&self, container: &Container) -> [(String, String); 5] {
         [
             ("PATH", self.settings.path.clone()),
             ("HOME", self.home.work().display().to_string()),
             ("HOSTNAME", self.pod.name_any()),
-            (crate::records::MARK, self.settings.data_dir.display().to_string()),
+            (records::MARK, self.settings.data_dir.display().to_string()),
+            (records::CONTAINER_MARK, format!("{}/{}", pod::uid(self.pod), container.name)),
         ]
         .map(|(name, value)| (name.to_owned(), value))
     }
@@ -390,6 +391,7 @@ mod tests {
         assert_eq!(get("SECRET"), Some("from secret"));
         assert_eq!(get("OPTIONAL"), None);
         assert_eq!(get("HOSTNAME"), Some("p"));
+        assert_eq!(get("OWNED_BY_ONEX_CONTAINER"), Some("u/c"));
         assert!(get("PATH").unwrap().contains("/usr/bin"));
     }
 

@@ -30,6 +30,7 @@ mod node;
 mod pod;
 mod probe;
 mod process;
+mod reaper;
 mod records;
 mod router;
 pub mod runner;
@@ -67,6 +68,9 @@ pub enum Error {
     /// The thread that starts every process could not be started.
     #[error("starting the thread that starts processes")]
     Spawner(#[source] io::Error),
+    /// The thread that looks for what containers left behind could not be started.
+    #[error("starting the thread that looks for what containers left behind")]
+    Reaper(#[source] io::Error),
     /// The path of the running program is unknown, so it cannot start itself as shim.
     #[error("finding the path of the running program")]
     OwnProgram(#[source] io::Error),

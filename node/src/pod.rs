@@ -89,10 +89,13 @@ pub(crate) fn is_deleting(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
+/// A year: more than anybody waits, and less than what a clock cannot count.
+const LONGEST_GRACE_SECONDS: u64 = 365 * 24 * 3600;
+
 /// Seconds that containers have between SIGTERM and SIGKILL.
 pub(crate) fn grace_seconds(pod: &Pod) -> u64 {
     let wanted = pod.metadata.deletion_grace_period_seconds.or_else(|| spec(pod)?.termination_grace_period_seconds);
-    u64::try_from(wanted.unwrap_or(30)).unwrap_or(0)
+    u64::try_from(wanted.unwrap_or(30)).unwrap_or(0).min(LONGEST_GRACE_SECONDS)
 }
 
 /// Succeeded or Failed: nothing of it will ever run again.

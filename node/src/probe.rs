@@ -51,11 +51,13 @@ pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) check: Check,
     pub(crate) delay: Duration,
-    /// Between questions, as long as the verdict is not the good one.
+    /// From one question to the next, as long as the verdict is not the good one.
     pub(crate) period_until_good: Duration,
     pub(crate) period: Duration,
     pub(crate) timeout: Duration,
     pub(crate) successes: u32,
+    /// How many answers have to be bad as long as the verdict is not the good one.
+    pub(crate) failures_until_good: u32,
     pub(crate) failures: u32,
 }
 
@@ -99,8 +101,9 @@ fn toyblc_plan(arguments: &[String], address: Ipv4Addr) -> Plan {
         period: Duration::from_secs(5),
         timeout: Duration::from_secs(3),
         successes: 1,
-        // Some seconds, in which it may start, or be busy with a reorganisation.
-        failures: 20,
+        // Some seconds, in which it may start.
+        failures_until_good: 20,
+        failures: 3,
     }
 }
 
@@ -123,7 +126,8 @@ fn plan(kind: Kind, probe: &Probe, container: &Container, address: Ipv4Addr) -> 
         period,
         timeout: seconds(probe.timeout_seconds, 1, 1),
         successes: count(probe.success_threshold, 1),
-        failures: failures.saturating_mul(hurry),
+        failures_until_good: failures.saturating_mul(hurry),
+        failures,
     }
 }
 
@@ -216,25 +220,41 @@ async fn get(host: &str, port: u16, path: &str, headers: &[(String, String)]) ->
 }
 
 /// Counts answers until enough of them agree.
-#[derive(Debug, Clone)]
-pub(crate) struct Tally {
-    successes: u32,
-    failures: u32,
+#[derive(Debug)]
+pub(crate) struct Tally<'a> {
+    plan: &'a Plan,
     run: u32,
     last: Option<bool>,
+    verdict: Option<bool>,
 }
 
-impl Tally {
-    pub(crate) fn new(plan: &Plan) -> Self {
-        Self { successes: plan.successes, failures: plan.failures, run: 0, last: None }
+impl<'a> Tally<'a> {
+    pub(crate) fn new(plan: &'a Plan) -> Self {
+        Self { plan, run: 0, last: None, verdict: None }
     }
 
     /// The verdict after one more answer, or `None` as long as too few agree.
     pub(crate) fn count(&mut self, good: bool) -> Option<bool> {
         self.run = if self.last == Some(good) { self.run.saturating_add(1) } else { 1 };
         self.last = Some(good);
-        let needed = if good { self.successes } else { self.failures };
-        (self.run >= needed).then_some(good)
+        let needed = match (good, self.is_good()) {
+            (true, _) => self.plan.successes,
+            (false, true) => self.plan.failures,
+            (false, false) => self.plan.failures_until_good,
+        };
+        let verdict = (self.run >= needed).then_some(good);
+        self.verdict = verdict.or(self.verdict);
+        verdict
+    }
+
+    /// From the last question to the next one.
+    pub(crate) fn period(&self) -> Duration {
+        let hurries = self.last == Some(false) && !self.is_good();
+        if hurries { self.plan.period_until_good } else { self.plan.period }
+    }
+
+    fn is_good(&self) -> bool {
+        self.verdict == Some(true)
     }
 }
 
@@ -282,7 +302,8 @@ mod tests {
             Check::Http { host: "127.64.0.1".into(), port: 8080, path: "/ready".into(), headers: Vec::new() };
         assert_eq!((&plans[1].check, plans[1].period), (&expected, Duration::from_secs(2)));
         // Kubernetes would ask three times in six seconds; asking more often must not make it lose patience earlier.
-        assert_eq!(plans[1].period_until_good * plans[1].failures, Duration::from_secs(6));
+        assert_eq!(plans[1].period_until_good * plans[1].failures_until_good, Duration::from_secs(6));
+        assert_eq!(plans[1].failures, 3);
         assert!(matches!(&plans[2].check, Check::Tcp { port: 7, .. }));
         assert_eq!(plans[2].failures, 5);
     }
@@ -296,6 +317,22 @@ mod tests {
             [true, true, false, false, true, false, false, false].map(|good| tally.count(good)).into();
         let (yes, no) = (Some(true), Some(false));
         assert_eq!(verdicts, [None, yes, None, None, None, None, None, no]);
+    }
+
+    #[test]
+    fn whoever_was_well_is_asked_as_often_as_agreed_and_not_given_more_chances() {
+        let mut plan = toyblc_plan(&[], ADDRESS);
+        (plan.successes, plan.failures_until_good, plan.failures) = (1, 4, 2);
+        let mut tally = Tally::new(&plan);
+        let verdicts: Vec<_> = [false, false, true, false, false, false]
+            .map(|good| (tally.count(good), tally.period() == plan.period))
+            .into();
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(
+            verdicts,
+            [(None, false), (None, false), (yes, true), (None, true), (no, false), (None, false)],
+            "hurries only as long as it is not well"
+        );
     }
 
     async fn answers(status: &'static str) -> Result<(), String> {

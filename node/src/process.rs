@@ -3,6 +3,7 @@
 use crate::cgroup::Confinement;
 use crate::launch::Launch;
 use crate::log::{self, Log};
+use crate::records::CONTAINER_MARK;
 use crate::spawner::Spawner;
 use crate::{Error, Result};
 use jiff::Timestamp;
@@ -17,6 +18,9 @@ use tokio::task::JoinSet;
 
 /// How long is listened to a program that ended: a child of it may have kept the pipe.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long killed processes may take to leave their cgroups.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub(crate) struct Process {
     log: Arc<Log>,
     confinement: Confinement,
     spawner: Spawner,
+    /// What everything that it starts carries in its environment.
+    mark: Option<String>,
     ended: bool,
     pub(crate) started_at: Timestamp,
 }
@@ -70,6 +76,7 @@ impl Process {
             log,
             confinement,
             spawner: spawner.clone(),
+            mark: launch.environment.get(CONTAINER_MARK).cloned(),
             ended: false,
             started_at: Timestamp::now(),
         })
@@ -100,14 +107,24 @@ impl Process {
         self.child.wait().await
     }
 
-    /// To be called after the end: sees to it that the group is gone and the last words are in the log.
+    /// To be called after the end: sees to it that whatever it started is gone and the last words are in the log.
     pub(crate) async fn clean_up(&mut self, status: io::Result<ExitStatus>) -> Exit {
         let at = Timestamp::now();
         // Who outlives the first process of a container has no one left to look after it.
         self.kill();
+        // Not all of them need to be in its group.
+        if let Some(mark) = self.mark.clone() {
+            self.spawner.reaper().reap(mark).await;
+        }
         let listened = async { while self.captures.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_WORDS, listened).await;
         let out_of_memory = self.confinement.ran_out_of_memory();
+        let left = async {
+            while !self.confinement.remove() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(LEAVING, left).await;
         self.close();
         exit(status.ok(), out_of_memory, at)
     }
@@ -116,7 +133,7 @@ impl Process {
         if !std::mem::replace(&mut self.ended, true) {
             self.captures.abort_all();
             self.log.end();
-            self.confinement.remove();
+            let _ = self.confinement.remove();
             self.spawner.records().remove(self.pid);
         }
     }

@@ -1,12 +1,13 @@
 //! Which processes this node started, written down so that a later run of the node can kill what outlived a crash.
 //!
 //! Children die with the node (see `shim`), so normally nothing is left. But a child of a child is not told, and may still
-//! hold a port or a database.
+//! hold a port or a database. It is killed with its container, by the mark that it carries; after a crash of the node, or when
+//! it gave up that mark, as late as the node stops or starts.
 
 use crate::{Error, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 /// The environment variable that names the node's data directory, by which a process, and whatever it starts, can be told to
 /// be ours.
 pub(crate) const MARK: &str = "OWNED_BY_ONEX_NODE";
+
+/// The environment variable by which what a container started can be told: the uid of its Pod, and its name.
+pub(crate) const CONTAINER_MARK: &str = "OWNED_BY_ONEX_CONTAINER";
 
 /// One started process. The start time tells it from a later process that got the same number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +64,7 @@ impl Records {
 
     /// Kills what an earlier run of the node left behind, and waits until it is gone. Returns how many there were.
     ///
-    /// Call it before anything is started, and never while another node uses the same directory.
+    /// Call it before anything is started or after everything ended, and never while another node uses the same directory.
     pub(crate) fn kill_leftovers(&self) -> Result<usize> {
         self.try_kill_leftovers().map_err(|source| Error::DataDirectory { path: self.directory.clone(), source })
     }
@@ -73,7 +77,10 @@ impl Records {
             records.extend(serde_json::from_slice::<Record>(&fs::read(&path)?));
             files.push(path);
         }
-        let killed = self.kill(&records);
+        let killed = kill(PATIENCE, |pid, process, environ| {
+            let written = records.iter().any(|record| record.pid == pid && record.started == process.started);
+            written || self.is_marked(environ)
+        });
         for record in &records {
             crate::cgroup::remove(&record.cgroups);
         }
@@ -81,47 +88,41 @@ impl Records {
         Ok(killed)
     }
 
-    fn kill(&self, records: &[Record]) -> usize {
-        let deadline = Instant::now() + PATIENCE;
-        let mut killed = BTreeSet::new();
-        loop {
-            // Looked for again each time: what is killed may just have started another.
-            let left = self.left(records);
-            if (left.ours.is_empty() && !left.unclear) || Instant::now() > deadline {
-                return killed.len();
-            }
-            for pid in left.ours.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            killed.extend(left.ours);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn left(&self, records: &[Record]) -> Left {
-        let mut left = Left::default();
-        let Ok(entries) = fs::read_dir("/proc") else {
-            return left;
-        };
-        let own = i32::try_from(std::process::id());
-        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-        for pid in pids.filter(|pid| own != Ok(*pid)) {
-            let Some(process) = Process::read(pid).filter(Process::is_alive) else {
-                continue;
-            };
-            let environ = fs::read(format!("/proc/{pid}/environ"));
-            let written = records.iter().any(|record| record.pid == pid && record.started == process.started);
-            if written || environ.as_ref().is_ok_and(|environ| self.is_marked(environ)) {
-                left.ours.push(pid);
-            } else if process.has_no_environment_yet && environ.is_ok_and(|environ| environ.is_empty()) {
-                left.unclear = true;
-            }
-        }
-        left
+    /// Kills what containers of this node left behind that end now, by their marks, and waits until it is gone. Returns how
+    /// many there were.
+    pub(crate) fn kill_marked(&self, containers: &[String]) -> usize {
+        let marks: HashSet<String> = containers.iter().map(|mark| format!("{CONTAINER_MARK}={mark}")).collect();
+        let is_of_container =
+            |variable: &[u8]| std::str::from_utf8(variable).is_ok_and(|variable| marks.contains(variable));
+        kill(EXEC, |_, _, environ| self.is_marked(environ) && variables(environ).any(is_of_container))
     }
 
     fn is_marked(&self, environ: &[u8]) -> bool {
-        environ.split(|byte| *byte == 0).any(|variable| variable == self.mark.as_bytes())
+        variables(environ).any(|variable| variable == self.mark.as_bytes())
+    }
+}
+
+fn variables(environ: &[u8]) -> impl Iterator<Item = &[u8]> {
+    environ.split(|byte| *byte == 0)
+}
+
+/// Kills what `is_ours` by its number, by what the system says of it, or by its environment. For `unclear` at most, it waits for
+/// an environment that is not there yet.
+fn kill(unclear: Duration, is_ours: impl Fn(i32, &Process, &[u8]) -> bool) -> usize {
+    let start = Instant::now();
+    let mut killed = BTreeSet::new();
+    loop {
+        // Looked for again each time: what is killed may just have started another.
+        let left = Left::look(&is_ours);
+        let waits = left.unclear && start.elapsed() < unclear;
+        if (left.ours.is_empty() && !waits) || start.elapsed() > PATIENCE {
+            return killed.len();
+        }
+        for pid in left.ours.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        killed.extend(left.ours);
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -133,6 +134,33 @@ struct Left {
     /// Whether there is a process of which that cannot be told yet.
     unclear: bool,
 }
+
+impl Left {
+    fn look(is_ours: impl Fn(i32, &Process, &[u8]) -> bool) -> Self {
+        let mut left = Self::default();
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return left;
+        };
+        let own = i32::try_from(std::process::id());
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        for pid in pids.filter(|pid| own != Ok(*pid)) {
+            let Some(process) = Process::read(pid).filter(Process::is_alive) else {
+                continue;
+            };
+            let environ = fs::read(format!("/proc/{pid}/environ"));
+            if is_ours(pid, &process, environ.as_deref().unwrap_or_default()) {
+                left.ours.push(pid);
+            } else if process.has_no_environment_yet && environ.is_ok_and(|environ| environ.is_empty()) {
+                left.unclear = true;
+            }
+        }
+        left
+    }
+}
+
+/// How long somebody else's exec may hold up the end of a container. It takes a moment, but who dies slowly has no environment
+/// either.
+const EXEC: Duration = Duration::from_secs(1);
 
 /// How long killed processes may take to disappear.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -247,6 +275,27 @@ mod tests {
         let (mut child, _) = world.sleeper(&world.mark());
         assert_eq!(world.records.kill_leftovers().unwrap(), 1);
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn what_one_container_left_behind_is_killed_without_its_neighbours() {
+        let world = World::new();
+        let sleeper = |node: &str, container: &str| {
+            Command::new("sleep").arg("1000").env(MARK, node).env(CONTAINER_MARK, container).spawn().unwrap()
+        };
+        let mark = world.mark();
+        let (mut left, mut again) = (sleeper(&mark, "uid/c"), sleeper(&mark, "uid/d"));
+        let mut others = [("/another/node", "uid/c"), (&mark, "uid/cc"), (&mark, "other/c")]
+            .map(|(node, container)| sleeper(node, container));
+        assert_eq!(world.records.kill_marked(&["uid/c".to_owned(), "uid/d".to_owned()]), 2);
+        for killed in [&mut left, &mut again] {
+            assert!(!killed.wait().unwrap().success());
+        }
+        for other in &mut others {
+            assert!(other.try_wait().unwrap().is_none());
+            other.kill().unwrap();
+            other.wait().unwrap();
+        }
     }
 
     #[test]

@@ -165,6 +165,17 @@ impl Runner {
         self.shelf.remove(name);
     }
 
+    /// Kills whatever is left of all Pods. To be called when none runs any more.
+    pub(crate) async fn kill_leftovers(&self) {
+        let records = self.spawner.records().clone();
+        match tokio::task::spawn_blocking(move || records.kill_leftovers()).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(killed)) => tracing::info!(killed, "killed processes that would have outlived the node"),
+            Ok(Err(error)) => tracing::warn!(error = with_causes(&error), "cannot look for what outlives the node"),
+            Err(error) => tracing::error!(%error, "looking for what outlives the node broke"),
+        }
+    }
+
     /// Removes the homes of Pods that do not exist any more for a while.
     pub(crate) fn sweep(&self, lives: impl Fn(&PodName) -> bool) {
         let keep = Duration::from_secs(self.settings.keep_directory_seconds);

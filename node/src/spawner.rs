@@ -3,6 +3,7 @@
 //! The kernel sends the parent-death signal when the *thread* that started a child ends, and the runtime's threads come and
 //! go. This one lives as long as the node: when it ends, all processes are killed.
 
+use crate::reaper::Reaper;
 use crate::records::Records;
 use crate::{Error, Result};
 use rustix::process::Pid;
@@ -27,18 +28,20 @@ struct Request {
 pub(crate) struct Spawner {
     requests: mpsc::Sender<Request>,
     records: Records,
+    reaper: Reaper,
 }
 
 impl Spawner {
-    /// Starts the thread. `runtime` will watch over the children.
+    /// Starts the thread, and the one that looks after it for what is left. `runtime` will watch over the children.
     pub(crate) fn start(records: Records, runtime: Handle) -> Result<Self> {
         let (requests, receiver) = mpsc::channel(QUEUE);
         let written = records.clone();
+        let reaper = Reaper::start(records.clone())?;
         std::thread::Builder::new()
             .name("onex-spawner".to_owned())
             .spawn(move || serve(receiver, &written, &runtime))
             .map_err(Error::Spawner)?;
-        Ok(Self { requests, records })
+        Ok(Self { requests, records, reaper })
     }
 
     /// Starts `command` and writes it down.
@@ -52,6 +55,10 @@ impl Spawner {
 
     pub(crate) fn records(&self) -> &Records {
         &self.records
+    }
+
+    pub(crate) fn reaper(&self) -> &Reaper {
+        &self.reaper
     }
 }
 

@@ -35,6 +35,23 @@ pub(crate) fn compute(
     }
 }
 
+/// What changes in the status of `pod` when nothing of it runs and nobody looks after it.
+pub(crate) fn without_processes(pod: &Pod, phase: &str, reason: &str, now: Time) -> PodStatus {
+    let before = pod.status.clone().unwrap_or_default();
+    let (mut conditions, mut containers) = (before.conditions, before.container_statuses);
+    let readiness = |condition: &&mut PodCondition| matches!(&*condition.type_, "Ready" | "ContainersReady");
+    for ready in conditions.iter_mut().flatten().filter(readiness) {
+        if std::mem::replace(&mut ready.status, "False".to_owned()) != "False" {
+            (ready.reason, ready.last_transition_time) = (Some(reason.to_owned()), Some(now.clone()));
+        }
+    }
+    for container in containers.iter_mut().flatten() {
+        (container.ready, container.started) = (false, Some(false));
+    }
+    let phase = Some(phase.to_owned());
+    PodStatus { phase, conditions, container_statuses: containers, ..PodStatus::default() }
+}
+
 /// Kubernetes' rules for the one word that sums a Pod up.
 fn phase(policy: RestartPolicy, seen: &PodSeen) -> &'static str {
     if seen.stopped {

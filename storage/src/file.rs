@@ -257,7 +257,7 @@ fn refuse(answers: Vec<(oneshot::Sender<Result<Revision>>, Result<Revision>)>, c
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
-    use std::{fs, io, os::unix::fs::FileExt, sync::atomic::AtomicUsize, time::SystemTime};
+    use std::{fs, io, os::unix::fs::FileExt, sync::atomic::AtomicUsize, time::Duration, time::SystemTime};
 
     use futures::future::join_all;
 
@@ -269,6 +269,7 @@ mod tests {
     struct Fate {
         is_full: AtomicBool,
         loses_syncs: AtomicBool,
+        is_slow: AtomicBool,
         keeps_size: AtomicBool,
         syncs: AtomicUsize,
     }
@@ -287,6 +288,9 @@ mod tests {
 
         fn sync(&mut self) -> io::Result<()> {
             self.1.syncs.fetch_add(1, Ordering::Relaxed);
+            if self.1.is_slow.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             if self.1.loses_syncs.load(Ordering::Relaxed) { Err(io::Error::other("lost")) } else { self.0.sync_data() }
         }
 
@@ -361,6 +365,8 @@ mod tests {
     async fn many_writes_share_one_wait_for_the_disk() {
         let (directory, fate) = (tempfile::tempdir().unwrap(), Arc::new(Fate::default()));
         let storage = Arc::new(open(directory.path(), &fate));
+        // A disk that is done at once leaves nobody to wait for it.
+        fate.is_slow.store(true, Ordering::Relaxed);
         let writers = (0..64).map(|writer| {
             let storage = storage.clone();
             tokio::spawn(async move {

@@ -153,8 +153,8 @@ impl Watch {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let piece = tokio::time::timeout(Duration::from_secs(5), self.pieces.next()).await;
-            self.buffer.extend(piece.expect("an event within five seconds")?);
+            let piece = tokio::time::timeout(Duration::from_secs(60), self.pieces.next()).await;
+            self.buffer.extend(piece.expect("an event within a minute")?);
         }
     }
 

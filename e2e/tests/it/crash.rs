@@ -230,7 +230,7 @@ fn compare(round: usize, known: &mut Knowledge, found: &BTreeMap<String, (u64, S
 
 /// Every miner of the killed platform is gone, before the next one could have ended it.
 fn no_orphans(world: &World) {
-    eventually(Duration::from_secs(5), || match world.processes() {
+    eventually(Duration::from_secs(30), || match world.processes() {
         left if left.is_empty() => Ok(()),
         left => Err(format!("orphans: {left:?}")),
     });

@@ -1,6 +1,7 @@
 //! Requests that kubectl would not send: to the apiserver as its administrator, and to the miners themselves.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -12,7 +13,10 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{PATIENCE, World};
+
+/// How long a miner may take to answer, before it is asked again.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Runs `work` to its end on this thread.
 pub fn wait<T>(work: impl Future<Output = T>) -> T {
@@ -30,18 +34,29 @@ pub async fn administrator(world: &World) -> kube::Client {
 /// The apiserver's answer to a body that is sent as it is.
 pub fn send(world: &World, method: &str, path: &str, media: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
     let body = body.into();
-    wait(async {
+    wait(within(PATIENCE, path, async {
         let request = Request::builder().method(method).uri(path).header("content-type", media);
         let response = administrator(world).await.send(request.body(Body::from(body)).unwrap()).await.unwrap();
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into()))
-    })
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into())))
+    }))
+    .unwrap()
+}
+
+/// The answer of `path`, if it comes in time.
+async fn within<T>(
+    patience: Duration,
+    path: &str,
+    answer: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let late = |_| Err(format!("{path}: no answer within {patience:?}"));
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(late)
 }
 
 /// What the miner at `address` answers those who know its account.
 pub fn ask_miner(address: Ipv4Addr, path: &str) -> Result<Value, String> {
-    wait(async {
+    wait(within(ANSWER, path, async {
         let account = BASE64_STANDARD.encode("toyblc:onex(#)666");
         let request = Request::get(format!("http://{address}:38080{path}"));
         let request = request.header("authorization", format!("Basic {account}")).body(Empty::<&[u8]>::new());
@@ -53,5 +68,5 @@ pub fn ask_miner(address: Ipv4Addr, path: &str) -> Result<Value, String> {
             true => Ok(serde_json::from_slice(&bytes).unwrap()),
             false => Err(format!("{path}: {status} {}", String::from_utf8_lossy(&bytes))),
         }
-    })
+    }))
 }

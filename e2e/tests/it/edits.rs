@@ -110,7 +110,8 @@ fn an_object_is_edited_in_an_editor() {
     std::fs::set_permissions(&editor, std::fs::Permissions::from_mode(0o755)).unwrap();
     let edit = |resource: &str, editor: &str| {
         let mut command = world.command(&kubectl(), &["edit", resource, "-n", "edits"]);
-        Said::of(format!("edit {resource}"), command.env("KUBE_EDITOR", editor).output().unwrap())
+        command.env("KUBE_EDITOR", editor);
+        Said::by(format!("edit {resource}"), command)
     };
     assert_eq!(edit("ms/set", &editor).ok(), "minerset.apps.onex.io/set edited\n");
     assert_eq!(world.get("ms set -n edits")["spec"]["template"]["spec"]["chainName"], "edited");

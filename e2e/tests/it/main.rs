@@ -3,7 +3,7 @@
 //! Every test talks to a `World`: a real `onex up` with a data directory of its own. Tests that need only a namespace
 //! share one; a test that kills, stops or fills a platform starts its own. Nothing here links to a crate of ours.
 //!
-//! Settings, all by environment: `ONEX_BINARY` (the program; else the newest of `target/{debug,release}/onex`), `KUBECTL` (else
+//! Settings, all by environment: `ONEX_BINARY` (the program; else the newest of `{debug,release}/onex` where cargo builds), `KUBECTL` (else
 //! the one in `PATH`), `ONEX_CRASH_ROUNDS` (how often the crash test kills the platform; 10).
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]

@@ -1,9 +1,10 @@
 //! Sets grow and shrink, and what is lost comes back.
 
-use std::collections::HashSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
+use serde_json::Value;
 
 use crate::door::ask_miner;
 use crate::world::{PATIENCE, World, eventually};
@@ -31,20 +32,53 @@ fn a_set_scales_to_five_to_twenty_and_to_one_within_seconds() {
 }
 
 #[test]
+fn a_set_that_is_larger_than_the_node_runs_as_far_as_there_is_room_and_the_rest_waits() {
+    let world = World::start_with(&["--ports", "auto", "--set", "node.cgroup_parent=", "--set", "node.max_pods=3"]);
+    world.chain("crowded", 43200);
+    world.minerset("crowd", "set", "crowded", 4);
+    let pods = || {
+        let pods = world.get("pods -n crowd")["items"].clone();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let entry = |pod: &Value| (text(&pod["metadata"]["uid"]), text(&pod["status"]["phase"]));
+        pods.as_array().unwrap().iter().map(entry).collect::<BTreeMap<_, _>>()
+    };
+    let all = eventually(PATIENCE, || {
+        let all = pods();
+        let are = |wanted: &str| all.values().filter(|phase| *phase == wanted).count();
+        if (are("Running"), are("Pending")) == (2, 2) { Ok(all) } else { Err(format!("the Pods are {all:?}")) }
+    });
+    eventually(PATIENCE, || {
+        let told = world.kubectl("describe pods -n crowd").ok();
+        let said = told.contains("FailedScheduling") && told.contains("Too many pods");
+        if said { Ok(()) } else { Err(told) }
+    });
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(pods(), all, "nobody tries again and again");
+    world.kubectl("scale ms set -n crowd --replicas=2").ok();
+    world.sized("crowd", "set", 2);
+}
+
+#[test]
 fn get_w_shows_a_set_and_its_miners_as_they_change() {
     let world = World::shared();
     world.chain("watched", 43200);
+    world.minerset("watch", "seen", "watched", 1);
+    world.sized("watch", "seen", 1);
     let miners = world.kubectl_running("get miners -n watch -w --output-watch-events");
     let set = world.kubectl_running("get minersets -n watch -w");
-    world.minerset("watch", "seen", "watched", 1);
-    let last_word = |line: &str, word: &str| line.split_whitespace().any(|cell| cell == word);
-    miners.prints(|out| out.lines().any(|line| line.starts_with("MODIFIED") && last_word(line, "Running")));
-    let printed = set.prints(|out| out.contains("1/1"));
+    let tells = |out: &str, words: &[&str]| {
+        out.lines().any(|line| words.iter().all(|word| line.split_whitespace().any(|cell| cell == *word)))
+    };
+    // What is there is printed first, and whatever happens after that is seen.
+    miners.prints(|out| tells(out, &["ADDED", "seen-0", "Running"]));
+    set.prints(|out| tells(out, &["seen", "1/1"]));
+    world.kubectl("scale ms/seen -n watch --replicas=2").ok();
+    miners.prints(|out| tells(out, &["ADDED", "seen-1"]) && tells(out, &["MODIFIED", "seen-1", "Running"]));
+    let printed = set.prints(|out| tells(out, &["seen", "2/2"]));
     assert_eq!(printed.matches("NAME").count(), 1, "the header comes once:\n{printed}");
     world.kubectl("scale ms/seen -n watch --replicas=0").ok();
-    let printed = miners.prints(|out| out.contains("DELETED"));
-    assert!(printed.lines().any(|line| line.starts_with("ADDED") && line.contains("seen-0")), "{printed}");
-    set.prints(|out| out.contains("0/0"));
+    miners.prints(|out| tells(out, &["DELETED", "seen-0"]) && tells(out, &["DELETED", "seen-1"]));
+    set.prints(|out| tells(out, &["seen", "0/0"]));
 }
 
 #[test]
@@ -193,6 +227,27 @@ fn a_killed_miner_is_restarted_and_its_last_words_are_kept() {
     assert!(previous.starts_with(&before), "the log of before was:\n{before}\nand is now:\n{previous}");
     let now = world.kubectl("logs killed -n kube-system").ok();
     assert!(now.contains("the node is running") && !now.starts_with(&before), "{now}");
+}
+
+#[test]
+fn a_miner_that_hangs_is_not_ready_before_long_and_ready_again_when_it_goes_on() {
+    let world = World::shared();
+    world.chain("hung", 43200);
+    let process = world.node_of("kube-system", "hung");
+    let until = |wanted: bool| {
+        eventually(PATIENCE, || {
+            let container = world.get("pod hung -n kube-system")["status"]["containerStatuses"][0].clone();
+            if container["ready"] == wanted { Ok(()) } else { Err(format!("the container is {container:#}")) }
+        });
+    };
+    until(true);
+    let asked = Instant::now();
+    kill_process(process, Signal::STOP).unwrap();
+    until(false);
+    // Asked every five seconds, it may fail to answer three times.
+    assert!(asked.elapsed() < Duration::from_secs(40), "it took {:?}", asked.elapsed());
+    kill_process(process, Signal::CONT).unwrap();
+    until(true);
 }
 
 #[test]

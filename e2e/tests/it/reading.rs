@@ -74,10 +74,16 @@ fn describe_ends_with_what_happened() {
     });
     let events = told.split_once("Events:").expect("describe tells events").1;
     assert!(events.contains("Normal") && events.contains("created miner set-0"), "{events}");
-    let told = world.kubectl("describe miner set-0 -n describe").ok();
-    assert!(told.contains("SuccessfulSetPodRef") || told.contains("SuccessfulCreate"), "{told}");
-    let told = world.kubectl("describe pod set-0 -n describe").ok();
-    assert!(told.contains("toyblc:") && told.contains("Started"), "{told}");
+    // Events are told some time after what they tell of.
+    eventually(PATIENCE, || {
+        let told = world.kubectl("describe miner set-0 -n describe").ok();
+        let all = told.contains("SuccessfulSetPodRef") || told.contains("SuccessfulCreate");
+        if all { Ok(()) } else { Err(told) }
+    });
+    eventually(PATIENCE, || {
+        let told = world.kubectl("describe pod set-0 -n describe").ok();
+        if told.contains("toyblc:") && told.contains("Started") { Ok(()) } else { Err(told) }
+    });
     let listed = world.kubectl("events -n describe --for minerset/set").ok();
     assert!(listed.contains("SuccessfulCreate"), "{listed}");
     let listed = world.kubectl("get events -n describe --field-selector involvedObject.kind=MinerSet").ok();

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::world::{Said, World, kubectl, target};
+use crate::world::{Said, World, kubectl, tools};
 
 /// Every kubectl there is, by the version it calls itself: beside the one in the path, where Google's SDK keeps them, and
 /// among the tools of this project.
@@ -20,7 +19,7 @@ fn clients() -> BTreeMap<String, PathBuf> {
         .as_deref()
         .and_then(|path| fs::canonicalize(path).ok())
         .and_then(|path| path.parent().map(Path::to_owned));
-    let mut places = vec![PathBuf::from("/usr/lib/google-cloud-sdk/bin"), target().join("tools")];
+    let mut places = vec![PathBuf::from("/usr/lib/google-cloud-sdk/bin"), tools()];
     places.extend(beside);
     let is_client = |path: &PathBuf| {
         let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl"));
@@ -50,8 +49,7 @@ fn every_kubectl_on_this_machine_can_do_the_daily_work() {
 fn daily_work(world: &World, version: &str, client: &Path, namespace: &str) {
     let run = |line: &str| {
         let arguments: Vec<_> = line.split_whitespace().collect();
-        let output = world.command(client, &arguments).stdin(Stdio::null()).output().unwrap();
-        Said::of(format!("{version}: {line}"), output)
+        Said::by(format!("{version}: {line}"), world.command(client, &arguments))
     };
     let file = |name: &str, display: &str| {
         world.file(

@@ -2,17 +2,21 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long anything may take on a busy machine before it counts as never.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a command that ends by itself may take. Some of ours say `--timeout=60s`.
+const LONGEST_COMMAND: Duration = Duration::from_secs(180);
 
 /// The image that the node runs as our own chain.
 pub const TOYBLC: &str = "ccr.ccs.tencentyun.com/onexstack/onex-toyblc-amd64:v1.0.0";
@@ -37,9 +41,9 @@ pub struct World {
 }
 
 impl World {
-    /// A platform for this test alone.
+    /// A platform for this test alone. It holds nobody to limits: the miners of a debug build share what there is.
     pub fn start() -> Self {
-        Self::start_with(&["--ports", "auto"])
+        Self::start_with(&["--ports", "auto", "--set", "node.cgroup_parent="])
     }
 
     /// A platform started with more arguments than its data directory.
@@ -146,16 +150,13 @@ impl World {
     }
 
     pub fn kubectl_with(&self, arguments: &[&str]) -> Said {
-        Said::of(arguments.join(" "), self.command(&kubectl(), arguments).stdin(Stdio::null()).output().unwrap())
+        Said::by(arguments.join(" "), self.command(&kubectl(), arguments))
     }
 
     /// kubectl that reads `input`, for `-f -`.
     pub fn kubectl_reading(&self, line: &str, input: &str) -> Said {
-        let mut command = self.command(&kubectl(), &line.split_whitespace().collect::<Vec<_>>());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // It may have refused before it read everything.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        Said::of(line.to_owned(), child.wait_with_output().unwrap())
+        let command = self.command(&kubectl(), &line.split_whitespace().collect::<Vec<_>>());
+        Said::reading(line.to_owned(), command, input)
     }
 
     /// kubectl that goes on until it is told to end, such as `get -w`. What it prints is in the answer's file.
@@ -278,7 +279,7 @@ impl World {
 
     /// Waits until no process of this platform is left.
     pub fn nothing_left(&self) {
-        eventually(Duration::from_secs(10), || match self.processes() {
+        eventually(Duration::from_secs(30), || match self.processes() {
             left if left.is_empty() => Ok(()),
             left => Err(format!("processes outlived the platform: {left:?}")),
         });
@@ -316,7 +317,38 @@ pub struct Said {
 }
 
 impl Said {
-    pub fn of(line: String, output: Output) -> Self {
+    /// Runs `command` until it ends; `line` is what to call it.
+    pub fn by(line: String, command: Command) -> Self {
+        Self::reading(line, command, "")
+    }
+
+    /// Runs `command` with `input` until it ends. One that hangs is killed, and fails the test.
+    pub fn reading(line: String, mut command: Command, input: &str) -> Self {
+        command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
+        // In a group of its own, so that whatever it started can be ended with it.
+        let mut child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let group = Pid::from_child(&child);
+        let (ended, wait) = mpsc::channel::<()>();
+        let watchdog = std::thread::spawn(move || {
+            let hangs = wait.recv_timeout(LONGEST_COMMAND) == Err(mpsc::RecvTimeoutError::Timeout);
+            if hangs {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            hangs
+        });
+        if let Some(mut stdin) = child.stdin.take() {
+            // It may have refused before it read everything.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = child.wait_with_output().unwrap();
+        drop(ended);
+        let said = Self::of(line, output);
+        let hangs = watchdog.join().unwrap();
+        assert!(!hangs, "{}: still running after {LONGEST_COMMAND:?}\n{}{}", said.line, said.out, said.err);
+        said
+    }
+
+    fn of(line: String, output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self { line, status: output.status, out: text(output.stdout), err: text(output.stderr) }
     }
@@ -396,9 +428,14 @@ fn binary() -> PathBuf {
     newest.expect("there is no onex to test: run `cargo build -p onex`, or name one in ONEX_BINARY").1
 }
 
-/// Where cargo builds.
-pub fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target")
+/// Where cargo builds: it put this very program into `<profile>/deps` there.
+fn target() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(3).expect("cargo has built this").to_owned()
+}
+
+/// Where `.ci/prepare` puts what it installs.
+pub fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/tools")
 }
 
 /// The kubectl that tests use when they do not care which.

@@ -1,7 +1,7 @@
 //! The scheduler of a cluster of one node: which waiting Pods are ours.
 
-use crate::pod;
-use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod, PodCondition};
+use crate::{pod, status};
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 
@@ -41,13 +41,22 @@ pub(super) fn decide(pod: &Pod, node: &Node, room: bool) -> Decision {
         return impossible("1 node(s) were unschedulable");
     }
     if !room {
-        return impossible("Too many pods");
+        return Decision::Impossible(no_room());
     }
     Decision::Bind
 }
 
+/// Why a Pod has to wait while the node runs as many as it may.
+pub(super) fn no_room() -> String {
+    unavailable("Too many pods")
+}
+
 fn impossible(why: &str) -> Decision {
-    Decision::Impossible(format!("0/1 nodes are available: {why}."))
+    Decision::Impossible(unavailable(why))
+}
+
+fn unavailable(why: &str) -> String {
+    format!("0/1 nodes are available: {why}.")
 }
 
 /// What is posted to bind `pod` to `node`.
@@ -68,14 +77,17 @@ pub(super) fn binding(pod: &Pod, node: &str) -> Binding {
     }
 }
 
-/// The conditions of `pod` with that it cannot be scheduled, or `None` when they say so already.
-pub(super) fn unschedulable(pod: &Pod, why: &str, now: Time) -> Option<Vec<PodCondition>> {
-    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+/// What changes in the status of `pod` when it cannot be scheduled, or `None` when it says so already. It may have run before,
+/// when the node took more Pods.
+pub(super) fn unschedulable(pod: &Pod, why: &str, now: Time) -> Option<PodStatus> {
+    let before = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let about = |condition: &PodCondition| condition.type_ == "PodScheduled";
-    let said = conditions.iter().any(|condition| about(condition) && condition.message.as_deref() == Some(why));
-    if said {
+    let says = |condition: &PodCondition| about(condition) && condition.message.as_deref() == Some(why);
+    if before.is_some_and(|conditions| conditions.iter().any(says)) {
         return None;
     }
+    let mut status = status::without_processes(pod, "Pending", "Unschedulable", now.clone());
+    let conditions = status.conditions.get_or_insert_default();
     conditions.retain(|condition| !about(condition));
     conditions.push(PodCondition {
         type_: "PodScheduled".to_owned(),
@@ -85,7 +97,7 @@ pub(super) fn unschedulable(pod: &Pod, why: &str, now: Time) -> Option<Vec<PodCo
         last_transition_time: Some(now),
         ..PodCondition::default()
     });
-    Some(conditions)
+    Some(status)
 }
 
 #[cfg(test)]
@@ -138,10 +150,28 @@ mod tests {
     fn that_a_pod_cannot_be_scheduled_is_said_once() {
         let now = Time(Timestamp::UNIX_EPOCH);
         let mut pod = pod(json!({"containers": []}));
-        let conditions = unschedulable(&pod, "no room", now.clone());
-        assert!(conditions.is_some());
-        pod.status.get_or_insert_default().conditions = conditions;
+        pod.status = unschedulable(&pod, "no room", now.clone());
+        assert!(pod.status.is_some());
         assert_eq!(unschedulable(&pod, "no room", now.clone()), None);
-        assert_eq!(unschedulable(&pod, "another reason", now).map(|all| all.len()), Some(1));
+        let conditions = unschedulable(&pod, "another reason", now).unwrap().conditions;
+        assert_eq!(conditions.map(|all| all.len()), Some(1));
+    }
+
+    #[test]
+    fn a_pod_that_ran_and_does_not_fit_any_more_is_not_ready() {
+        let mut pod = pod(json!({"containers": []}));
+        pod.status = serde_json::from_value(json!({
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}],
+            "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 2}],
+        }))
+        .unwrap();
+        let status = unschedulable(&pod, "no room", Time(Timestamp::UNIX_EPOCH)).unwrap();
+        let conditions = status.conditions.unwrap();
+        let said: Vec<_> = conditions.iter().map(|one| (one.type_.as_str(), one.status.as_str())).collect();
+        assert_eq!(said, [("Ready", "False"), ("Initialized", "True"), ("PodScheduled", "False")]);
+        assert_eq!(status.phase.as_deref(), Some("Pending"));
+        let container = &status.container_statuses.unwrap()[0];
+        assert_eq!((container.ready, container.restart_count), (false, 2));
     }
 }

@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,9 @@ const LOOK_AROUND: Duration = Duration::from_secs(5);
 
 /// Between two tries to write what the apiserver did not take.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a Pod failed that the node could not go on with.
+const BUG: &str = "NodeError";
 
 /// A Pod that this node has taken on.
 struct Worker {
@@ -55,10 +58,16 @@ enum Stage {
 enum Done {
     /// Nothing of this Pod runs any more, and its status says so.
     Over(PodName, String),
+    /// Whatever ran of this Pod ended with a bug of ours.
+    Broke(PodName, String),
     /// The object was removed, or somebody else did that.
     Removed(PodName),
+    /// It was tried to remove the object, and it is unknown whether it was.
+    NotRemoved(PodName),
     /// It was tried to bind the Pod with this uid, and it was not.
     NotBound(String),
+    /// People were told why the Pod with this uid has to wait, or could not be told now.
+    Told(String),
     /// The Pod was bound; that is known as soon as the watch says so.
     Bound,
 }
@@ -70,13 +79,29 @@ pub(crate) struct Pods {
     shutdown: CancellationToken,
     workers: HashMap<PodName, Worker>,
     tasks: JoinSet<Done>,
+    /// What each task is taken to have told if it panics, so that nothing waits for it for ever.
+    otherwise: HashMap<task::Id, Done>,
     /// The uids of Pods that are being bound, until they are seen with a node.
     binding: HashSet<String>,
+    /// The uids of Pods of which it is being said why they have to wait.
+    telling: HashSet<String>,
+    /// Whether the apiserver has told all Pods since the node was started. Before that nobody knows whose home is empty.
+    synced: bool,
 }
 
 impl Pods {
     pub(crate) fn new(cluster: Arc<Cluster>, runner: Arc<Runner>, shutdown: CancellationToken) -> Self {
-        Self { cluster, runner, shutdown, workers: HashMap::new(), tasks: JoinSet::new(), binding: HashSet::new() }
+        Self {
+            cluster,
+            runner,
+            shutdown,
+            workers: HashMap::new(),
+            tasks: JoinSet::new(),
+            otherwise: HashMap::new(),
+            binding: HashSet::new(),
+            telling: HashSet::new(),
+            synced: false,
+        }
     }
 
     /// Runs Pods until the shutdown, and returns when nothing of them runs any more.
@@ -92,19 +117,40 @@ impl Pods {
                 () = shutdown.cancelled() => break,
                 Some(change) = changes.next() => match change {
                     Ok(Event::Apply(pod) | Event::Delete(pod)) => self.look_at(&PodName::of(&pod)),
-                    Ok(Event::InitDone) => self.look_around(),
+                    Ok(Event::InitDone) => {
+                        self.synced = true;
+                        self.look_around();
+                    }
                     Ok(Event::Init | Event::InitApply(_)) => {}
                     Err(error) => tracing::warn!(error = with_causes(&error), "watching pods failed, and is tried again"),
                 },
-                Some(done) = self.tasks.join_next() => match done {
-                    Ok(done) => self.go_on(done),
-                    Err(error) => tracing::error!(%error, "a task of a pod broke"),
-                },
+                Some(ended) = self.tasks.join_next_with_id() => self.end_of_task(ended),
                 Ok(()) = node.changed() => self.look_around(),
                 _ = around.tick() => self.look_around(),
             }
         }
         self.stop_all().await;
+    }
+
+    fn start(&mut self, otherwise: Done, work: impl Future<Output = Done> + Send + 'static) {
+        let id = self.tasks.spawn(work).id();
+        self.otherwise.insert(id, otherwise);
+    }
+
+    fn end_of_task(&mut self, ended: Result<(task::Id, Done), JoinError>) {
+        let done = match ended {
+            Ok((id, done)) => {
+                self.otherwise.remove(&id);
+                Some(done)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a task of a pod broke");
+                self.otherwise.remove(&error.id())
+            }
+        };
+        if let Some(done) = done {
+            self.go_on(done);
+        }
     }
 
     fn look_around(&mut self) {
@@ -116,6 +162,9 @@ impl Pods {
         names.extend(self.workers.keys().cloned());
         for name in &names {
             self.look_at(name);
+        }
+        if !self.synced {
+            return;
         }
         let (pods, workers) = (&self.cluster.pods, &self.workers);
         self.runner.sweep(|name| workers.contains_key(name) || pods.get(&reference(name)).is_some());
@@ -168,12 +217,13 @@ impl Pods {
             }
             Stage::Over
         } else if !self.has_room() {
-            self.tasks.spawn(refuse(Arc::clone(&self.cluster), name.clone(), Arc::clone(&pod), self.shutdown.clone()));
-            Stage::Over
+            // Somebody else bound it to us. A refusal would be for ever, and whoever wants it would try again for ever.
+            return self.tell_to_wait(&pod, bind::no_room());
         } else {
             let (sender, wishes) = watch::channel(Wish { pod: Arc::clone(&pod), stop_by: None });
             let (cluster, runner) = (Arc::clone(&self.cluster), Arc::clone(&self.runner));
-            self.tasks.spawn(attend(cluster, runner, name.clone(), wishes, self.shutdown.clone()));
+            let work = attend(cluster, runner, name.clone(), wishes, self.shutdown.clone());
+            self.start(Done::Broke(name.clone(), uid.clone()), work);
             Stage::Running(sender)
         };
         let again = matches!(stage, Stage::Over);
@@ -202,32 +252,37 @@ impl Pods {
             Decision::Bind => {
                 self.binding.insert(uid.clone());
                 let (cluster, runner, pod) = (Arc::clone(&self.cluster), Arc::clone(&self.runner), Arc::clone(pod));
-                self.tasks.spawn(async move {
+                self.start(Done::NotBound(uid.clone()), async move {
                     if bind(&cluster, &runner, &pod).await { Done::Bound } else { Done::NotBound(uid) }
                 });
             }
-            Decision::Impossible(why) => {
-                let Some(conditions) = bind::unschedulable(pod, &why, Time(Timestamp::now())) else {
-                    return;
-                };
-                self.binding.insert(uid.clone());
-                self.runner.notices.warning(pod, "FailedScheduling", bind::ACTION, why);
-                let (cluster, pod) = (Arc::clone(&self.cluster), Arc::clone(pod));
-                self.tasks.spawn(async move {
-                    let patch = json!({"conditions": conditions});
-                    if let Err(error) = patch_status(&cluster, &pod, patch).await {
-                        tracing::debug!(error = with_causes(&error), "could not say that a pod cannot be scheduled");
-                    }
-                    Done::NotBound(uid)
-                });
-            }
+            Decision::Impossible(why) => self.tell_to_wait(pod, why),
         }
+    }
+
+    /// Says why `pod` does not run, unless its status says so already. It is looked at again before long.
+    fn tell_to_wait(&mut self, pod: &Arc<Pod>, why: String) {
+        let Some(status) = bind::unschedulable(pod, &why, Time(Timestamp::now())) else {
+            return;
+        };
+        let uid = pod::uid(pod).to_owned();
+        if !self.telling.insert(uid.clone()) {
+            return;
+        }
+        self.runner.notices.warning(pod, "FailedScheduling", bind::ACTION, why);
+        let (cluster, pod) = (Arc::clone(&self.cluster), Arc::clone(pod));
+        self.start(Done::Told(uid.clone()), async move {
+            if let Err(error) = patch_status(&cluster, &pod, json!(status)).await {
+                tracing::debug!(error = with_causes(&error), "could not say that a pod cannot be scheduled");
+            }
+            Done::Told(uid)
+        });
     }
 
     fn remove(&mut self, name: PodName, pod: &Pod) {
         let (cluster, shutdown) = (Arc::clone(&self.cluster), self.shutdown.clone());
         let (namespace, uid) = (name.namespace.clone(), pod::uid(pod).to_owned());
-        self.tasks.spawn(async move {
+        self.start(Done::NotRemoved(name.clone()), async move {
             let pods = Api::<Pod>::namespaced(cluster.client.clone(), &namespace);
             let parameters = DeleteParams {
                 grace_period_seconds: Some(0),
@@ -251,13 +306,43 @@ impl Pods {
                 }
                 self.look_at(&name);
             }
+            Done::Broke(name, uid) => self.give_up(name, uid),
+            // It is looked at again before long.
+            Done::NotRemoved(name) => {
+                if let Some(worker) = self.workers.get_mut(&name) {
+                    worker.stage = Stage::Over;
+                }
+            }
             // What is left is that the watch says it is gone. Until then nobody else gets the name.
             Done::Removed(name) => self.look_at(&name),
             Done::NotBound(uid) => {
                 self.binding.remove(&uid);
             }
+            Done::Told(uid) => {
+                self.telling.remove(&uid);
+            }
             Done::Bound => {}
         }
+    }
+
+    /// Says of a Pod whose task broke that it is over: its processes went with the task.
+    fn give_up(&mut self, name: PodName, uid: String) {
+        let worker = self.workers.get_mut(&name).filter(|worker| worker.uid == uid);
+        let Some(Stage::Running(wishes)) = worker.map(|worker| std::mem::replace(&mut worker.stage, Stage::Over))
+        else {
+            return;
+        };
+        let pod = Arc::clone(&wishes.borrow().pod);
+        let (cluster, shutdown) = (Arc::clone(&self.cluster), self.shutdown.clone());
+        self.start(Done::Over(name.clone(), uid.clone()), async move {
+            let status = PodStatus {
+                reason: Some(BUG.to_owned()),
+                message: Some("the node could not go on with this Pod because of a bug; its log tells more".to_owned()),
+                ..status::without_processes(&pod, "Failed", BUG, Time(Timestamp::now()))
+            };
+            until_taken(&shutdown, || patch_status(&cluster, &pod, json!(status))).await;
+            Done::Over(name, uid)
+        });
     }
 
     /// Stops everything at once, and kills what does not stop in time. The Pods in the apiserver stay as they are.
@@ -272,8 +357,10 @@ impl Pods {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         // The kill itself takes a moment, too. What is left after that dies with its task.
         if tokio::time::timeout(patience + Duration::from_secs(2), all).await.is_err() {
-            tracing::warn!("some pods did not stop in time and were killed");
+            tracing::warn!("some pods did not stop in time and are killed");
+            self.tasks.shutdown().await;
         }
+        self.runner.kill_leftovers().await;
     }
 }
 
@@ -412,17 +499,6 @@ async fn bind(cluster: &Cluster, runner: &Runner, pod: &Pod) -> bool {
     }
 }
 
-/// A Pod that somebody else bound to a node that is full.
-async fn refuse(cluster: Arc<Cluster>, name: PodName, pod: Arc<Pod>, shutdown: CancellationToken) -> Done {
-    let status = json!({
-        "phase": "Failed",
-        "reason": "OutOfpods",
-        "message": format!("Pod was rejected: the node runs {} pods and takes no more", cluster.settings.max_pods),
-    });
-    until_taken(&shutdown, || patch_status(&cluster, &pod, status.clone())).await;
-    Done::Over(name, pod::uid(&pod).to_owned())
-}
-
 /// Tries until the apiserver took it, or says that there is nothing to do it to.
 async fn until_taken<F>(shutdown: &CancellationToken, attempt: impl Fn() -> F)
 where
@@ -446,6 +522,10 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Surroundings, Target};
+    use async_trait::async_trait;
+    use kube::runtime::reflector;
+    use std::collections::BTreeMap;
 
     #[test]
     fn what_a_status_lost_is_named_in_the_patch() {
@@ -456,6 +536,65 @@ mod tests {
         };
         let patch = merge(Some(&status("Failed", Some("Evicted"))), &status("Running", None));
         assert_eq!(patch, json!({"phase": "Running", "reason": null}));
+    }
+
+    /// A cluster in which the question for a Service runs into a bug.
+    struct Treacherous;
+
+    #[async_trait]
+    impl Surroundings for Treacherous {
+        async fn target(&self, _: &str, _: &str, _: &PodName) -> Option<Target> {
+            panic!("a bug")
+        }
+
+        async fn config_map(&self, _: &str, _: &str) -> Result<Option<BTreeMap<String, String>>, String> {
+            Ok(None)
+        }
+
+        async fn secret(&self, _: &str, _: &str) -> Result<Option<BTreeMap<String, String>>, String> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_on_which_the_node_breaks_fails_and_can_be_deleted() {
+        let storage = onex_storage::open(&"memory:".parse().unwrap(), &Default::default()).await.unwrap();
+        let handles = onex_apiserver::Handles { storage, kubelet: None };
+        let apiserver = onex_apiserver::Apiserver::new(Default::default(), handles).await.unwrap();
+        let client = onex_client::over_router(apiserver.router_as("system:node:onex", &["system:masters"]), "default");
+        let stop = CancellationToken::new();
+        let _stop = stop.clone().drop_guard();
+        tokio::spawn(async move { apiserver.run(stop).await });
+        let directory = tempfile::tempdir().unwrap();
+        let settings = crate::Settings {
+            data_dir: directory.path().join("node"),
+            images: BTreeMap::from([("sh".to_owned(), vec!["/bin/sh".to_owned()])]),
+            cgroup_parent: String::new(),
+            ..Default::default()
+        };
+        let (known, writer) = reflector::store();
+        let cluster = Cluster::new(client.clone(), settings.clone(), 10250, known, reflector::store().0);
+        let (runner, _notices) = Runner::new(settings, Arc::new(Treacherous), Arc::default()).unwrap();
+        let pods = Pods::new(Arc::new(cluster), Arc::new(runner), CancellationToken::new());
+        let running = tokio::spawn(pods.run(writer));
+
+        let pods = Api::<Pod>::default_namespaced(client);
+        let container = json!({"name": "c", "image": "sh", "args": ["http://web.n.svc/"]});
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "onex", "containers": [container]}});
+        pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+        let reason = |pod: &Option<Pod>| pod.as_ref().and_then(|pod| pod.status.as_ref()?.reason.clone());
+        let told = async {
+            while reason(&pods.get_opt("p").await.unwrap()).as_deref() != Some(BUG) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            pods.delete("p", &DeleteParams::default()).await.unwrap();
+            while pods.get_opt("p").await.unwrap().is_some() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), told).await.expect("it fails, and goes when it is deleted");
+        assert!(!running.is_finished());
+        running.abort();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The node and the real apiserver, in memory.
 
-use crate::world::{dies, line, shim};
+use crate::world::{PATIENCE, dies, line, lines, shim};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node as NodeObject, Pod, Service};
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -65,7 +65,11 @@ impl Cluster {
     }
 
     fn start_node(&mut self) {
-        let node = Node::new(self.settings.clone(), self.client.clone(), 10250);
+        self.start_node_against(self.client.clone());
+    }
+
+    fn start_node_against(&mut self, apiserver: Client) {
+        let node = Node::new(self.settings.clone(), apiserver, 10250);
         self.kubelet = node.router();
         let shutdown = CancellationToken::new();
         self.node = Some((shutdown.clone(), tokio::spawn(node.run(shutdown))));
@@ -95,7 +99,7 @@ impl Cluster {
 
     /// Waits until the Pod of this name, or that there is none, is as wanted.
     async fn until(&self, name: &str, wanted: impl Fn(Option<&Pod>) -> bool) -> Option<Pod> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let pod = self.api::<Pod>().get_opt(name).await.unwrap();
             if wanted(pod.as_ref()) {
@@ -115,8 +119,12 @@ impl Cluster {
         self.until(name, |pod| pod.is_some_and(is)).await.unwrap()
     }
 
+    fn home(&self, pod: &str) -> PathBuf {
+        self.directory.path().join("node/pods").join(format!("{NAMESPACE}_{pod}"))
+    }
+
     fn file(&self, pod: &str, name: &str) -> PathBuf {
-        self.directory.path().join("node/pods").join(format!("{NAMESPACE}_{pod}")).join("work").join(name)
+        self.home(pod).join("work").join(name)
     }
 }
 
@@ -143,7 +151,7 @@ const FOREVER: &str = "echo $$$$ > pid; exec sleep 1000";
 async fn a_node_registers_itself_and_keeps_its_lease() {
     let cluster = Cluster::new().await;
     let nodes = Api::<NodeObject>::all(cluster.client.clone());
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     let node = loop {
         match nodes.get_opt("onex").await.unwrap() {
             Some(node) if node.status.as_ref().is_some_and(|status| status.conditions.is_some()) => break node,
@@ -188,6 +196,17 @@ async fn a_pod_deleted_by_force_loses_its_process_too() {
 }
 
 #[tokio::test]
+async fn a_pod_may_ask_for_more_time_to_stop_than_any_clock_can_count() {
+    let cluster = Cluster::new().await;
+    let mut wanted = pod("p", FOREVER);
+    wanted["spec"]["terminationGracePeriodSeconds"] = json!(i64::MAX);
+    cluster.create::<Pod>(wanted).await;
+    cluster.until_ready("p").await;
+    cluster.api::<Pod>().delete("p", &DeleteParams::default()).await.unwrap();
+    cluster.until("p", |pod| pod.is_none()).await;
+}
+
+#[tokio::test]
 async fn a_pod_that_takes_the_name_of_another_waits_until_that_is_gone() {
     let cluster = Cluster::new().await;
     cluster.create::<Pod>(pod("p", "trap '' TERM; echo $$$$ > pid; while :; do sleep 0.1; done")).await;
@@ -216,8 +235,43 @@ async fn pods_run_again_after_the_node_was_restarted_and_none_runs_twice() {
         cluster.until("p", |pod| pod.is_some_and(|pod| restarts(pod) == 1 && condition(pod, "Ready") == "True")).await;
     let last = again.unwrap().status.unwrap().container_statuses.unwrap()[0].last_state.clone();
     assert_eq!(last.unwrap().terminated.unwrap().reason.as_deref(), Some("ContainerStatusUnknown"));
-    let starts = std::fs::read_to_string(cluster.file("p", "starts")).unwrap();
-    assert_eq!(starts.lines().count(), 2);
+    // Ready is said as soon as there is a process, which may not have come to its second line yet.
+    assert_eq!(lines(&cluster.file("p", "starts"), 2).await, ["started"; 2]);
+}
+
+#[tokio::test]
+async fn no_process_outlives_the_node_not_even_one_that_nobody_can_tell() {
+    let mut cluster = Cluster::new().await;
+    let script = "env -u OWNED_BY_ONEX_CONTAINER setsid sleep 1000 & echo $! > child; exec sleep 1000";
+    cluster.create::<Pod>(pod("p", script)).await;
+    cluster.until_ready("p").await;
+    let child = line(&cluster.file("p", "child")).await;
+    cluster.stop_node().await;
+    assert!(!crate::world::is_alive(&child));
+}
+
+#[tokio::test]
+async fn the_homes_of_pods_outlive_a_start_of_the_node_without_its_apiserver() {
+    let mut cluster = Cluster::with(|settings| settings.keep_directory_seconds = 0).await;
+    cluster.create::<Pod>(pod("p", FOREVER)).await;
+    cluster.until_ready("p").await;
+    let chain = cluster.home("p").join("chain");
+    std::fs::create_dir(&chain).unwrap();
+    cluster.stop_node().await;
+    let away = axum::Router::new().fallback(|| async { http::StatusCode::SERVICE_UNAVAILABLE });
+    cluster.start_node_against(onex_client::over_router(away, "default"));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.stop_node().await;
+    assert!(chain.exists(), "nobody had said that the Pod is gone");
+    cluster.start_node();
+    cluster.until("p", |pod| pod.is_some_and(|pod| restarts(pod) == 1 && condition(pod, "Ready") == "True")).await;
+    assert!(chain.exists(), "the Pod is there");
+    cluster.api::<Pod>().delete("p", &DeleteParams::default()).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while chain.exists() {
+        assert!(Instant::now() < deadline, "nobody needs it any more");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -276,6 +330,37 @@ async fn a_pod_that_does_not_fit_waits_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_pod_that_somebody_else_bound_to_a_full_node_waits_too_and_never_fails() {
+    let mut cluster = Cluster::with(|settings| settings.max_pods = 1).await;
+    let bound = |name: &str| {
+        let mut pod = pod(name, FOREVER);
+        pod["spec"]["nodeName"] = json!("onex");
+        pod
+    };
+    cluster.create::<Pod>(bound("first")).await;
+    cluster.until_ready("first").await;
+    let waiting = cluster.create::<Pod>(bound("second")).await;
+    cluster.create::<Pod>(bound("third")).await;
+    for name in ["second", "third"] {
+        let pod = cluster.until(name, |pod| pod.is_some_and(|pod| condition(pod, "PodScheduled") == "False")).await;
+        assert_eq!(pod.unwrap().status.unwrap().phase.as_deref(), Some("Pending"));
+    }
+    // One that nobody wants any more does not wait for its turn.
+    cluster.api::<Pod>().delete("third", &DeleteParams::default()).await.unwrap();
+    cluster.until("third", |pod| pod.is_none()).await;
+    cluster.api::<Pod>().delete("first", &DeleteParams::default()).await.unwrap();
+    let running = cluster.until_ready("second").await;
+    assert_eq!((running.uid(), condition(&running, "PodScheduled")), (waiting.uid(), "True"));
+    // A node that takes fewer Pods than it did says which of them do not run.
+    cluster.stop_node().await;
+    cluster.settings.max_pods = 0;
+    cluster.start_node();
+    let waits = |pod: &Pod| condition(pod, "PodScheduled") == "False" && condition(pod, "Ready") == "False";
+    let pod = cluster.until("second", |pod| pod.is_some_and(waits)).await.unwrap();
+    assert_eq!((pod.uid(), pod.status.unwrap().phase.as_deref()), (waiting.uid(), Some("Pending")));
+}
+
+#[tokio::test]
 async fn a_configmap_that_is_missing_is_waited_for() {
     let cluster = Cluster::new().await;
     let mut wanted = pod("p", "echo $KEY > key; exec sleep 1000");
@@ -297,7 +382,7 @@ async fn a_configmap_that_is_missing_is_waited_for() {
 async fn what_happens_to_a_pod_can_be_read_in_its_events() {
     let cluster = Cluster::new().await;
     let created = cluster.create::<Pod>(pod("p", "exit 1")).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let events = cluster.api::<Event>().list(&ListParams::default()).await.unwrap();
         let about = events.iter().filter(|event| event.involved_object.uid == created.uid());

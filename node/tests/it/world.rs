@@ -5,18 +5,21 @@ use k8s_openapi::api::core::v1::Pod;
 use onex_node::runner::{self, Runner, Shelf, Wish};
 use onex_node::{Notice, PodName, PodSeen, Settings, State, Surroundings, Target};
 use parking_lot::Mutex;
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// How long a test waits for what has to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take on a busy machine before it counts as never.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster whose Services appear when the test says so.
 #[derive(Default)]
@@ -144,14 +147,69 @@ pub fn shim() -> PathBuf {
 
 /// Waits for a file with a whole line, and returns the line.
 pub async fn line(path: &Path) -> String {
+    lines(path, 1).await.join("\n")
+}
+
+/// Waits for a file with that many whole lines, and returns all that it has.
+pub async fn lines(path: &Path, least: usize) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match std::fs::read_to_string(path) {
-            Ok(text) if text.ends_with('\n') => return text.trim_end().to_owned(),
+            Ok(text) if text.ends_with('\n') && text.lines().count() >= least => {
+                return text.lines().map(str::to_owned).collect();
+            }
             _ if Instant::now() > deadline => panic!("{} was not written", path.display()),
             _ => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
+}
+
+/// What `work` answers, and what this thread logs meanwhile.
+pub fn heard<T>(work: impl FnOnce() -> T) -> (T, String) {
+    let said = Arc::new(Mutex::new(String::new()));
+    let answer = tracing::subscriber::with_default(Ears(Arc::clone(&said)), work);
+    let said = said.lock().clone();
+    (answer, said)
+}
+
+/// Writes down every event.
+struct Ears(Arc<Mutex<String>>);
+
+impl tracing::Subscriber for Ears {
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut said = self.0.lock();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            *said += &format!("{field}={value:?}\n");
+        });
+    }
+
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// The process with this number.
+pub fn process(pid: &str) -> Pid {
+    Pid::from_raw(pid.parse().unwrap()).unwrap()
+}
+
+/// A loopback address that no other test and no Pod has: a port of it that is free stays free.
+pub fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 128 + NEXT.fetch_add(1, Ordering::Relaxed) % 64, high, low)
 }
 
 /// Whether the process still runs; a zombie does not.

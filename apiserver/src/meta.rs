@@ -170,8 +170,8 @@ fn check_finalizers(finalizers: &Value, kind: &Kind, wrong: &mut Vec<Invalid>) {
 pub fn check_managers(entries: &Value) -> Vec<Invalid> {
     let mut wrong = Vec::new();
     for (index, entry) in entries.as_array().into_iter().flatten().enumerate() {
-        if is_enough(wrong) {
-            return;
+        if is_enough(&wrong) {
+            break;
         }
         let at = |part: &str| format!("metadata.managedFields[{index}].{part}");
         // `[{}]` is how clients ask for the managers to be forgotten.

@@ -22,7 +22,10 @@ pub const MEANINGS: &[(&str, &str)] = &[
     ("controllers.types.*.mining_difficulty", "How hard its blocks are to find."),
     ("controllers.batch", "How many Miners of one set are created or deleted in one pass."),
     ("controllers.workers", "How many objects of one kind are worked on at the same time."),
-    ("controllers.resync_seconds", "Seconds after which an object is looked at again although nothing changed."),
+    (
+        "controllers.resync_seconds",
+        "Seconds after which an object is looked at again although nothing changed; 0 never does that.",
+    ),
     ("controllers.service_domain", "The domain under which miners find Services: SERVICE.NAMESPACE.THIS."),
     (
         "controllers.node",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, HTTPGetAction, Pod, PodSecurityContext, PodSpec, Probe,
+    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Pod, PodSecurityContext, PodSpec, Probe,
     ResourceRequirements, SeccompProfile, SecurityContext, Service, ServicePort, ServiceSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -24,6 +24,9 @@ const PEER_PORT: i32 = 6001;
 const HTTP_PORT: i32 = 38080;
 /// Where the genesis Service answers HTTP.
 const SERVICE_HTTP_PORT: i32 = 8080;
+/// How a node is told which chain is its own, so that it never joins another. As a variable, because OneX's own image does
+/// not know such a flag. The name, and not the uid: a Chain that is made again goes on with the miners that are left.
+const CHAIN_ID: &str = "ONEX_CHAIN_ID";
 /// The one container of a miner's Pod.
 pub(crate) const CONTAINER: &str = "toyblc";
 
@@ -67,6 +70,7 @@ fn container(miner: &Miner, chain: &Chain, miner_type: &MinerType, settings: &Se
         image: Some(image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         args: Some(arguments(miner, chain, miner_type, settings)),
+        env: Some(vec![EnvVar { name: CHAIN_ID.to_owned(), value: Some(chain.name_any()), value_from: None }]),
         ports: Some(vec![port("websocket", PEER_PORT), port("http", HTTP_PORT)]),
         readiness_probe: Some(Probe {
             http_get: Some(HTTPGetAction {
@@ -270,6 +274,14 @@ mod tests {
                 "--mining-difficulty=1",
             ]
         );
+    }
+
+    #[test]
+    fn every_node_is_told_which_chain_is_its_own() {
+        for miner in [miner(), genesis()] {
+            let env = made(&miner).spec.unwrap().containers[0].env.clone().unwrap();
+            assert_eq!((env[0].name.as_str(), env[0].value.as_deref()), ("ONEX_CHAIN_ID", Some("genesis")));
+        }
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn memory_limit(process: Pid) -> Option<u64> {
 
 /// The biggest file of the genesis miner's chain.
 fn chain_file(world: &World) -> PathBuf {
-    let directory = world.data_dir().join("node/pods/kube-system_returns/chain");
+    let directory = world.data_dir().join("node/pods/kube-system_returns/chain/chains/returns");
     let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
     files.max_by_key(|file| file.metadata().unwrap().len()).unwrap().path()
 }

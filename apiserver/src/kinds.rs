@@ -60,6 +60,8 @@ pub struct Kind {
     pub status_on_create: bool,
     /// What names look like.
     pub names: Names,
+    /// The beginning of the name of an object that comes without any.
+    pub generate_name: Option<&'static str>,
     /// What the kind does beyond its schema.
     pub hooks: Hooks,
     /// How objects are turned from the stored form to this kind and back, where several kinds share one store (events).
@@ -235,6 +237,7 @@ impl Kind {
             generation: false,
             status_on_create: false,
             names: Names::Subdomain,
+            generate_name: None,
             hooks: Hooks::default(),
             conversion: None,
             published,

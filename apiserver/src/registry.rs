@@ -254,7 +254,11 @@ impl Registry {
             meta.remove("namespace");
         }
         if text(meta.get("name").unwrap_or(&Value::Null)).is_empty() {
-            let prefix = text(meta.get("generateName").unwrap_or(&Value::Null)).to_owned();
+            let mut prefix = text(meta.get("generateName").unwrap_or(&Value::Null)).to_owned();
+            if let Some(usual) = kind.generate_name.filter(|_| prefix.is_empty()) {
+                prefix = usual.to_owned();
+                meta.insert("generateName".to_owned(), usual.into());
+            }
             if prefix.is_empty() {
                 let cause = Invalid::required("metadata.name", "name or generateName is required");
                 return Err(Status::invalid(&kind.group, &kind.kind, "", &[cause]));

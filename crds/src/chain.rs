@@ -113,7 +113,8 @@ impl Kind for Chain {
 
     fn warn(&self) -> Vec<String> {
         // Only a Chain from before `check` asked for it has such a name: it lives on, without a genesis Service.
-        self.wrong_name().map(|why| format!("metadata.name: {why}")).into_iter().collect()
+        let why = self.metadata.name.as_ref().and_then(|_| self.wrong_name());
+        why.map(|why| format!("metadata.name: {why}")).into_iter().collect()
     }
 }
 

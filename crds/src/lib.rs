@@ -37,7 +37,14 @@ pub const CHAIN_NAMESPACE: &str = "kube-system";
 /// Values arrive here already decoded, so the schema (with its `default`s, `spec` among them) is applied first.
 /// The schema of the type says more than the CRD, which has no place for the strategic-merge markers.
 pub trait Kind:
-    kube::Resource<DynamicType = ()> + CustomResourceExt + schemars::JsonSchema + Serialize + DeserializeOwned + 'static
+    kube::Resource<DynamicType = ()>
+    + CustomResourceExt
+    + schemars::JsonSchema
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + PartialEq
+    + 'static
 {
     /// Fills in what the user left out. Never overwrites what they wrote.
     ///

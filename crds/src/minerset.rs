@@ -198,7 +198,8 @@ impl Kind for MinerSet {
     }
 
     fn warn(&self) -> Vec<String> {
-        let why = names::not_a_label(&self.name_any());
+        // A name that is yet to be generated is not looked at: it ends in a dash.
+        let why = self.metadata.name.as_deref().and_then(names::not_a_label);
         why.map(|why| format!("metadata.name: this is used in Miner names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{why}]"))
             .into_iter()
             .collect()

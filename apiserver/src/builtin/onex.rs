@@ -18,6 +18,7 @@ pub fn kinds() -> Vec<Kind> {
     miner_set.columns = miner_set_columns();
     let mut miner = onex::<Miner>();
     miner.columns = miner_columns();
+    miner.generate_name = Some("mi-");
     vec![chain, miner_set, miner]
 }
 
@@ -98,10 +99,13 @@ fn fill<K: onex_crds::Kind>(value: &mut Value) {
         super::object(fields, "spec");
     }
     // What does not decode is `check`'s to complain about.
-    let Ok(mut object) = typed::<K>(value) else { return };
-    let Ok(before) = serde_json::to_value(&object) else { return };
-    object.fill();
-    let Ok(after) = serde_json::to_value(&object) else { return };
+    let Ok(before) = typed::<K>(value) else { return };
+    let mut after = before.clone();
+    after.fill();
+    if after == before {
+        return;
+    }
+    let (Ok(before), Ok(after)) = (serde_json::to_value(&before), serde_json::to_value(&after)) else { return };
     write_changes(value, &before, &after);
 }
 

@@ -91,6 +91,22 @@ async fn b10_a_protected_minerset_survives_every_kind_of_deletion() {
     world.get(&format!("{SETS}/b")).await.is(404);
 }
 
+/// Nothing new enters a namespace that is going: the set would have stayed, and its Miners would not.
+#[tokio::test]
+async fn b10_a_namespace_with_a_protected_minerset_in_it_stays() {
+    let world = World::new().await;
+    let (space, sets) = ("/api/v1/namespaces/prod", "/apis/apps.onex.io/v1beta1/namespaces/prod/minersets");
+    let mut object = set("a");
+    object["metadata"]["annotations"] = json!({"apps.onex.io/deletion-protection": "true"});
+    world.post(sets, object).await.is(201);
+    let refused = world.delete(space, Value::Null).await.says(403);
+    assert!(refused.contains(r#"minerset "a" in it has deletion protection turned on"#), "{refused}");
+    assert_eq!(world.get(space).await.is(200)["status"]["phase"], "Active");
+    let open = json!({"metadata": {"annotations": {"apps.onex.io/deletion-protection": null}}});
+    world.merge(&format!("{sets}/a"), open).await.is(200);
+    world.delete(space, Value::Null).await.is(200);
+}
+
 #[tokio::test]
 async fn a_namespace_is_marked_and_takes_nothing_new() {
     let world = World::new().await;

@@ -249,3 +249,28 @@ async fn an_event_does_not_bring_a_namespace_back() {
     assert_eq!(answer.says(404), r#"namespaces "gone" not found"#);
     world.get("/api/v1/namespaces/gone").await.is(404);
 }
+
+/// B28: the default prefix of OneX is for Miners without any name, and not for all of them.
+#[tokio::test]
+async fn b28_a_miner_without_a_name_gets_one_and_one_with_a_name_gets_no_prefix() {
+    let world = World::new().await;
+    let path = "/apis/apps.onex.io/v1beta1/namespaces/default/miners";
+    let unnamed = world.post(path, json!({"spec": {"chainName": "genesis"}})).await.is(201);
+    assert!(unnamed["metadata"]["name"].as_str().unwrap().starts_with("mi-"), "{unnamed}");
+    let named = world.post(path, json!({"metadata": {"name": "a"}, "spec": {"chainName": "genesis"}})).await.is(201);
+    assert!(named["metadata"].get("generateName").is_none(), "{named}");
+    world.post(SETS, json!({"spec": {"template": {"spec": {"chainName": "genesis"}}}})).await.is(422);
+}
+
+#[tokio::test]
+async fn a_name_that_is_yet_to_be_generated_is_not_warned_of() {
+    let world = World::new().await;
+    let mut object = set("");
+    object["metadata"] = json!({"generateName": "gen-"});
+    let created = world.post(SETS, object).await;
+    created.is(201);
+    assert_eq!(created.warnings(), [""; 0]);
+    let dotted = world.post(SETS, set("a.b")).await;
+    dotted.is(201);
+    assert_eq!(dotted.warnings().len(), 1);
+}

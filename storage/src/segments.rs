@@ -280,21 +280,28 @@ fn read_log(path: &Path, map: &Map, is_last: bool) -> Result<Option<End>> {
     Ok(Some(End { salt: header.salt, offset, prepared }))
 }
 
-/// Cuts a torn frame off, and keeps it beside the log for whoever wants to know.
+/// Cuts a torn frame off, and keeps it beside the log for whoever wants to know, if there is room for that.
 fn cut(path: &Path, offset: u64, bytes: u64) -> io::Result<()> {
     let aside = path.with_extension("log.torn");
     let mut file = private().open(path)?;
-    let mut copy = private().create(true).truncate(true).open(&aside)?;
-    file.seek(SeekFrom::Start(offset))?;
-    io::copy(&mut (&file).take(bytes), &mut copy)?;
-    copy.sync_all()?;
+    let kept_in = match keep(&mut file, offset, bytes, &aside) {
+        Ok(()) => aside.display().to_string(),
+        Err(cause) => format!("nothing: {cause}"),
+    };
     file.set_len(offset)?;
     file.sync_all()?;
     tracing::warn!(
-        file = %path.display(), offset, bytes, kept_in = %aside.display(),
+        file = %path.display(), offset, bytes, kept_in,
         "the last write was cut off by a crash before it was acknowledged, and is dropped",
     );
     Ok(())
+}
+
+fn keep(file: &mut fs::File, offset: u64, bytes: u64, aside: &Path) -> io::Result<()> {
+    let mut copy = private().create(true).truncate(true).open(aside)?;
+    file.seek(SeekFrom::Start(offset))?;
+    io::copy(&mut file.take(bytes), &mut copy)?;
+    copy.sync_all()
 }
 
 fn replay(path: &Path, map: &Map, frame: Frame) -> Result<()> {

@@ -119,6 +119,18 @@ async fn a_torn_tail_of_any_length_is_cut_off_and_kept_aside() {
 }
 
 #[tokio::test]
+async fn a_torn_tail_that_cannot_be_kept_aside_is_cut_off_all_the_same() {
+    let (directory, ends) = three_writes(1100).await;
+    let file = log(directory.path());
+    set_len(&file, ends[2] + 500);
+    // As when the disk is full: no file can be written there.
+    fs::create_dir(file.with_extension("log.torn")).unwrap();
+    let storage = open(directory.path()).await.unwrap();
+    assert_eq!(all(&storage).await.len(), 2);
+    assert_eq!(create(&storage, "/d", "x").await, Revision(3));
+}
+
+#[tokio::test]
 async fn a_last_write_of_which_the_disk_lost_any_sector_is_torn() {
     let (directory, ends) = three_writes(3000).await;
     for sector in ends[2] / 512 + 1..ends[3] / 512 {

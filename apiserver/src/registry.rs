@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::{BufMut, BytesMut};
 use onex_crds::Invalid;
 use onex_storage::{Error as StorageError, Expected, Key, Revision, Storage};
 use rand::RngExt as _;
@@ -96,14 +97,22 @@ impl Outcome {
             Self::Shown(object) => object,
         }
     }
+
+    /// Writes the JSON of [`Outcome::value`].
+    pub fn write(&self, out: &mut BytesMut) {
+        match self {
+            Self::Stored(stored, revision) => stored.write(*revision, out),
+            Self::Shown(object) => out.put_slice(object.to_string().as_bytes()),
+        }
+    }
 }
 
 /// What a deletion did.
 pub enum Deleted {
     /// The object is gone; this was its last state.
-    Gone(Value),
+    Gone(Outcome),
     /// The object stays until its finalizers, or its grace period, are done.
-    Marked(Value),
+    Marked(Outcome),
 }
 
 /// `DeleteOptions`, as far as they matter here.
@@ -425,16 +434,18 @@ impl Registry {
             self.admit(Review::delete(kind, namespace, &old, options)).await?;
             let marked = self.marked(kind, &old, options);
             if options.dry_run {
-                return Ok(marked.map_or(Deleted::Gone(old), Deleted::Marked));
+                let shown = marked.map(|marked| Deleted::Marked(Outcome::Shown(marked)));
+                return Ok(shown.unwrap_or(Deleted::Gone(Outcome::Shown(old))));
             }
+            let unchanged = Outcome::Stored(item.stored.clone(), item.revision);
             let expected = Revision(item.revision);
             let outcome = match marked {
-                None => self.remove(&key, expected).await.map(|()| Deleted::Gone(old)),
-                Some(same) if same == old => return Ok(Deleted::Marked(old)),
-                Some(marked) => {
-                    let put = self.put(kind, &key, marked, Expected::At(expected)).await;
-                    put.map(|outcome| Deleted::Marked(outcome.value()))
+                None => {
+                    drop(old); // a tree of many small pieces, while the disk works
+                    self.remove(&key, expected).await.map(|()| Deleted::Gone(unchanged))
                 }
+                Some(same) if same == old => return Ok(Deleted::Marked(unchanged)),
+                Some(marked) => self.put(kind, &key, marked, Expected::At(expected)).await.map(Deleted::Marked),
             };
             match outcome {
                 Err(StorageError::Conflict { current }) => self.catch_up(current).await,

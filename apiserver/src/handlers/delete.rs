@@ -1,17 +1,18 @@
 //! DELETE, of one object and of a collection.
 
 use axum::{body::Body, response::Response};
-use futures::{StreamExt, TryStreamExt, stream};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{StreamExt, stream};
 use onex_crds::Invalid;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Context, list};
 use crate::{
-    answer::write,
+    answer::{json_response, write},
     body,
-    negotiate::{Form, View},
-    registry::{DeleteOptions, Deleted, about},
+    negotiate::{Form, Media, View},
+    registry::{DeleteOptions, Deleted, Outcome, about},
     request::is_true,
     status::{self, Result, Status},
 };
@@ -27,10 +28,11 @@ pub(super) async fn delete(cx: &Context, body: Body) -> Result<Response> {
     let deleted = cx.server.registry.delete(&cx.kind, cx.namespace(), name, &options).await?;
     match deleted {
         Deleted::Gone(last) if !cx.kind.returns_deleted => {
+            let last = last.value();
             let uid = last["metadata"]["uid"].as_str().unwrap_or_default();
             write(form.media, &status::deleted(about(&cx.kind, name), uid))
         }
-        Deleted::Gone(object) | Deleted::Marked(object) => write(form.media, &cx.to_served(object)),
+        Deleted::Gone(object) | Deleted::Marked(object) => write(form.media, &cx.to_served(object.value())),
     }
 }
 
@@ -47,17 +49,34 @@ pub(super) async fn delete_collection(cx: &Context, body: Body) -> Result<Respon
             let (namespace, name) =
                 if cx.kind.namespaced { key.split_once('/').unwrap_or(("", &key)) } else { ("", key.as_str()) };
             match cx.server.registry.delete(&cx.kind, namespace, name, options).await {
-                Ok(Deleted::Gone(object) | Deleted::Marked(object)) => Ok(Some(cx.to_served(object))),
+                Ok(Deleted::Gone(object) | Deleted::Marked(object)) => Ok(Some(object)),
                 Err(gone) if gone.code == 404 => Ok(None), // somebody else deleted it
                 Err(error) => Err(error),
             }
         }
     };
     // All are tried before the first error is answered, so that one protected object does not keep the others.
-    let outcomes: Vec<Result<Option<Value>>> = stream::iter(keys).map(one).buffered(CONCURRENT).collect().await;
-    let deleted: Vec<Option<Value>> = stream::iter(outcomes).try_collect().await?;
-    let form = Form { view: View::Whole, ..form };
-    cx.answer(form)?.list(deleted.into_iter().flatten().collect(), metadata)
+    let outcomes: Vec<Result<Option<Outcome>>> = stream::iter(keys).map(one).buffered(CONCURRENT).collect().await;
+    let deleted: Vec<Outcome> = outcomes.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
+    let answer = cx.answer(Form { view: View::Whole, ..form })?;
+    if form.media == Media::Json && cx.kind.conversion.is_none() {
+        return Ok(json_response(Body::from(joined(&answer.pieces(metadata)?.head, &deleted))));
+    }
+    answer.list(deleted.into_iter().map(|object| cx.to_served(object.value())).collect(), metadata)
+}
+
+/// A list of these objects, as their bytes: trees of ten thousand of them would be many times as large.
+fn joined(head: &str, objects: &[Outcome]) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_slice(head.as_bytes());
+    for (index, object) in objects.iter().enumerate() {
+        if index > 0 {
+            out.put_u8(b',');
+        }
+        object.write(&mut out);
+    }
+    out.put_slice(b"]}\n");
+    out.freeze()
 }
 
 /// `DeleteOptions` as clients write them.

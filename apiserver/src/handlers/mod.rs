@@ -61,7 +61,12 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
     };
     let query = parts.uri.query().unwrap_or_default().to_owned();
     // Who was told of a change sees it from now on, also when another connection told them, or a run before this one.
-    if !server.windows.current(PATIENCE).await {
+    let seen = tokio::select! {
+        biased;
+        seen = server.windows.current(PATIENCE) => seen,
+        () = server.shutdown.cancelled() => false, // nobody feeds the windows any more
+    };
+    if !seen {
         return answered(Err(Status::unavailable("the storage cannot be followed; reads would show the past")));
     }
     let cx = Context { server, target, kind, user, query, headers: parts.headers, warnings: Mutex::default() };

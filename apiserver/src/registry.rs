@@ -230,7 +230,7 @@ impl Registry {
         match self.put(kind, &key, object, Expected::Absent).await {
             Err(StorageError::Conflict { current }) => {
                 let there = current.as_ref().and_then(|entry| serde_json::from_slice::<Value>(&entry.value).ok());
-                self.catch_up(current).await; // who is told that it exists must also find it
+                self.catch_up(current).await?; // who is told that it exists must also find it
                 Err(Status::already_exists(about(kind, &name), there.is_some_and(|object| is_terminating(&object))))
             }
             other => other.map_err(stored).map(|outcome| Written { outcome, created: true }),
@@ -315,7 +315,7 @@ impl Registry {
                 self.put(kind, &key, new, Expected::At(expected)).await
             };
             match outcome {
-                Err(StorageError::Conflict { current }) => self.catch_up(current).await,
+                Err(StorageError::Conflict { current }) => self.catch_up(current).await?,
                 other => return other.map_err(stored).map(|outcome| Written { outcome, created: false }),
             }
         }
@@ -403,6 +403,10 @@ impl Registry {
             return Err(Status::bad_request(format!("the object is nested deeper than {} levels", patch::MOST_LEVELS)));
         }
         let mut wrong = meta::check(&object["metadata"], old.map(|o| &o["metadata"]), kind);
+        // The record of an object is a little deeper than the object.
+        if sent.as_ref().is_some_and(|sent| !patch::nests_within(sent, patch::MOST_LEVELS + 8)) {
+            return Err(Status::bad_request("metadata.managedFields is nested too deep"));
+        }
         wrong.extend(sent.as_ref().map(meta::check_managers).unwrap_or_default());
         wrong.extend((kind.hooks.check)(object, old));
         if wrong.is_empty() {
@@ -448,7 +452,7 @@ impl Registry {
                 Some(marked) => self.put(kind, &key, marked, Expected::At(expected)).await.map(Deleted::Marked),
             };
             match outcome {
-                Err(StorageError::Conflict { current }) => self.catch_up(current).await,
+                Err(StorageError::Conflict { current }) => self.catch_up(current).await?,
                 other => return other.map_err(stored),
             }
         }
@@ -522,14 +526,22 @@ impl Registry {
         Ok(())
     }
 
-    async fn catch_up(&self, current: Option<onex_storage::Entry>) {
+    /// Waits until the windows show what was faster.
+    async fn catch_up(&self, current: Option<onex_storage::Entry>) -> Result<()> {
         match current {
-            Some(entry) => {
-                self.windows.reached(entry.revision.0, PATIENCE).await;
+            Some(entry) if !self.windows.reached(entry.revision.0, PATIENCE).await => Err(behind()),
+            Some(_) => Ok(()),
+            None => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok(())
             }
-            None => tokio::time::sleep(Duration::from_millis(1)).await,
         }
     }
+}
+
+/// The windows do not show in time what they must.
+pub fn behind() -> Status {
+    Status::unavailable("the storage cannot be followed; reads would show the past")
 }
 
 /// What `change` wants the object to be.

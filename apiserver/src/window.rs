@@ -151,6 +151,9 @@ impl Stored {
     fn read(raw: Bytes) -> Option<(Self, Metadata)> {
         let head: Head<'_> = serde_json::from_slice(&raw).ok()?;
         let metadata = head.metadata.get();
+        if !metadata.starts_with('{') || !metadata.contains('"') {
+            return None;
+        }
         let begin = metadata.as_ptr() as usize - raw.as_ptr() as usize;
         let (at, end) = (u32::try_from(begin + 1).ok()?, u32::try_from(begin + metadata.len()).ok()?);
         let metadata = serde_json::from_str(metadata).ok()?;
@@ -614,6 +617,8 @@ pub struct Windows {
     progress: watch::Sender<u64>,
     /// The store can be followed.
     connected: AtomicBool,
+    /// Nobody follows the store any more: there is nothing to wait for.
+    ended: CancellationToken,
 }
 
 /// Everything that the apiserver stores is under this prefix.
@@ -633,7 +638,8 @@ impl Windows {
             .collect();
         let (progress, _) = watch::channel(0);
         let (promised, connected) = (AtomicU64::new(0), AtomicBool::new(true));
-        Self { storage, windows: RwLock::new(windows), complete, promised, progress, connected }
+        let ended = CancellationToken::new();
+        Self { storage, windows: RwLock::new(windows), complete, promised, progress, connected, ended }
     }
 
     /// The window of a stored resource.
@@ -673,13 +679,19 @@ impl Windows {
         windows.iter().for_each(|window| window.trim());
     }
 
-    /// Waits until all windows show the change at `revision`. `false` if that took longer than `patience`.
+    /// Waits until all windows show the change at `revision`. `false` if that took longer than `patience`, or cannot happen
+    /// any more.
     pub async fn reached(&self, revision: u64, patience: Duration) -> bool {
         if self.revision() >= revision {
             return true;
         }
         let mut progress = self.progress.subscribe();
-        tokio::time::timeout(patience, progress.wait_for(|now| *now >= revision)).await.is_ok_and(|r| r.is_ok())
+        tokio::select! {
+            reached = tokio::time::timeout(patience, progress.wait_for(|now| *now >= revision)) => {
+                reached.is_ok_and(|reached| reached.is_ok())
+            }
+            () = self.ended.cancelled() => false,
+        }
     }
 
     /// Fills the windows from the store, with as much history as the store has, so that watchers may resume across a
@@ -706,6 +718,7 @@ impl Windows {
 
     /// Keeps the windows complete until `shutdown`. Starts over from a fresh listing if the store's history overtakes it.
     pub async fn feed(&self, mut since: u64, shutdown: CancellationToken) {
+        let _ended = self.ended.clone().drop_guard();
         while !shutdown.is_cancelled() {
             let end = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -861,6 +874,18 @@ mod tests {
         assert_eq!(serde_json::from_slice::<Value>(&metadata).unwrap(), stored.value_at(7)["metadata"]);
         object["metadata"].as_object_mut().unwrap().remove("managedFields");
         assert_eq!(stored.value_without_managers(), object);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_windows_that_are_no_longer_fed() {
+        let windows = windows(Duration::from_secs(300)).await;
+        let shutdown = CancellationToken::new();
+        let waiting = async {
+            shutdown.cancel();
+            windows.reached(1, Duration::from_secs(600)).await
+        };
+        let ((), seen) = tokio::join!(windows.feed(0, shutdown.clone()), waiting);
+        assert!(!seen);
     }
 
     #[tokio::test]

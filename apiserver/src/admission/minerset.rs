@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Admit, Operation, Review};
 use crate::{
-    registry::{Part, Registry, about},
+    registry::{Part, Registry, about, is_terminating},
     status::{Result, Status},
 };
 
@@ -58,6 +58,9 @@ fn refuse_if_protected(review: &Review<'_>) -> Result<()> {
 
 /// Nothing new enters a namespace that is going, so the Miners of a set that stays would be lost all the same.
 fn refuse_if_a_set_is_protected(review: &Review<'_>, registry: &Registry) -> Result<()> {
+    if review.old.is_some_and(is_terminating) {
+        return Ok(()); // it was too late already, and asking again does no more
+    }
     let Some(sets) = registry.kinds().find("apps.onex.io", "v1beta1", "minersets") else { return Ok(()) };
     let namespace = review.old.and_then(|old| old["metadata"]["name"].as_str()).unwrap_or_default();
     let range = format!("{}{namespace}/", sets.prefix);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Admit, Operation, Review};
 use crate::{
-    registry::{Options, Registry, about},
+    registry::{Options, Registry, about, behind},
     status::{Result, Status},
 };
 
@@ -35,10 +35,9 @@ impl Admit for AutoProvision {
         let options = Options { manager: "onex-apiserver".to_owned(), ..Options::default() };
         match registry.create(&namespaces, "", object, &options).await {
             Err(status) if status.reason != "AlreadyExists" => Err(status),
-            _ => {
-                registry.windows().current(PATIENCE).await; // Lifecycle looks for it next
-                Ok(())
-            }
+            // Lifecycle looks for it next.
+            _ if registry.windows().current(PATIENCE).await => Ok(()),
+            _ => Err(behind()),
         }
     }
 }

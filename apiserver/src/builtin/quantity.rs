@@ -9,8 +9,8 @@ pub fn thousandths(quantity: &Value) -> Option<i128> {
         Value::Number(number) => number.to_string(),
         _ => return None,
     };
-    let digits = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-')).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
+    let end = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-')).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
     let (factor, divisor) = scale(suffix)?;
     let negative = number.starts_with('-');
     let number = number.strip_prefix(['-', '+']).unwrap_or(number);
@@ -18,7 +18,9 @@ pub fn thousandths(quantity: &Value) -> Option<i128> {
     if (whole.is_empty() && fraction.is_empty()) || whole.len() + fraction.len() > 18 {
         return None;
     }
-    let all: i128 = format!("{whole}{fraction}").parse().ok()?;
+    // A sign among the digits would be read as one before them.
+    let digits = format!("{whole}{fraction}");
+    let all: i128 = digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())??;
     let divisor = divisor * 10i128.pow(u32::try_from(fraction.len()).ok()?);
     let amount = all.checked_mul(factor)?.checked_mul(1000)?;
     let amount = (amount + divisor - 1) / divisor;
@@ -97,6 +99,9 @@ mod tests {
             (json!("abc"), None),
             (json!(""), None),
             (json!("1.2.3"), None),
+            (json!(".-0"), None),
+            (json!("--1"), None),
+            (json!("1.+5"), None),
             (json!("5x"), None),
             (json!(true), None),
         ];

@@ -61,13 +61,8 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
     };
     let query = parts.uri.query().unwrap_or_default().to_owned();
     // Who was told of a change sees it from now on, also when another connection told them, or a run before this one.
-    let seen = tokio::select! {
-        biased;
-        seen = server.windows.current(PATIENCE) => seen,
-        () = server.shutdown.cancelled() => false, // nobody feeds the windows any more
-    };
-    if !seen {
-        return answered(Err(Status::unavailable("the storage cannot be followed; reads would show the past")));
+    if !server.windows.current(PATIENCE).await {
+        return answered(Err(crate::registry::behind()));
     }
     let cx = Context { server, target, kind, user, query, headers: parts.headers, warnings: Mutex::default() };
     let mut response = answered(cx.dispatch(body).await);

@@ -566,7 +566,7 @@ fn amended(
     let mut own = None;
     for (index, entry) in live.iter_mut().enumerate() {
         if is_writers(entry) {
-            own = Some(index);
+            own.get_or_insert(index);
         } else if let Some(fields) = entry["fieldsV1"].as_object_mut() {
             subtract(fields, &difference.changed);
         }

@@ -533,3 +533,19 @@ async fn what_is_wrong_a_hundred_thousand_times_is_said_a_hundred_times() {
     answer.is(422);
     assert!(answer.text.len() < 20_000, "{}", answer.text.len());
 }
+
+/// Clients that read lists with serde_json go 128 levels deep, and one object that is deeper breaks every list of its kind.
+#[tokio::test]
+async fn a_record_of_managers_is_no_deeper_than_clients_can_read() {
+    let world = World::new().await;
+    let mut object = world.post(MAPS, map("a")).await.is(201);
+    let fields = |levels: usize| (0..levels).fold(json!({}), |below, _| json!({"f:a": below}));
+    let mut sent = |levels| {
+        let entry = json!({"manager": "m", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields(levels)});
+        object["metadata"]["managedFields"] = json!([entry]);
+        object["metadata"]["resourceVersion"] = json!("");
+        object.clone()
+    };
+    world.put(&format!("{MAPS}/a"), sent(90)).await.is(200);
+    assert_eq!(world.put(&format!("{MAPS}/a"), sent(115)).await.says(400), "metadata.managedFields is nested too deep");
+}

@@ -593,6 +593,8 @@ pub struct Offer<'a> {
 
 impl Offer<'_> {
     /// It is stored: the window will be told of it.
+    // By a storage that hands on the very bytes it was given, as the embedded ones do. From one that copies them, nobody would
+    // ever collect what is left here: such a storage needs another way to know its own writes again.
     pub fn taken(mut self) -> Stored {
         self.address = None;
         self.stored.clone()

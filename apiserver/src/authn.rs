@@ -1,7 +1,7 @@
 //! Who is asking: a client certificate, a bearer token, or nobody.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 
@@ -24,20 +24,25 @@ use crate::{
 pub struct User {
     /// The name, such as `admin`, `system:anonymous`.
     pub name: String,
+    /// Tells apart users who had the same name one after the other. May be empty.
+    pub uid: String,
     /// The groups, such as `system:masters`.
     pub groups: Arc<[String]>,
+    /// What else the credentials said.
+    pub extra: Arc<BTreeMap<String, Vec<String>>>,
 }
 
 static ANONYMOUS: LazyLock<User> = LazyLock::new(|| User {
     name: "system:anonymous".to_owned(),
     groups: Arc::new(["system:unauthenticated".to_owned()]),
+    ..User::default()
 });
 
 impl User {
     /// Somebody who has shown who they are.
     pub fn new(name: &str, mut groups: Vec<String>) -> Self {
         groups.push("system:authenticated".to_owned());
-        Self { name: name.to_owned(), groups: groups.into() }
+        Self { name: name.to_owned(), groups: groups.into(), ..Self::default() }
     }
 
     /// Whether the user is in the group.
@@ -66,7 +71,7 @@ impl Tokens {
         let mut tokens = HashMap::new();
         for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
             let fields: Vec<&str> = line.splitn(4, ',').map(str::trim).collect();
-            let [token, user, _uid, groups @ ..] = fields.as_slice() else {
+            let [token, user, uid, groups @ ..] = fields.as_slice() else {
                 return Err(wrong(format!("line {} has fewer than three fields", number + 1)));
             };
             if token.is_empty() || user.is_empty() {
@@ -74,7 +79,8 @@ impl Tokens {
             }
             let groups = groups.first().map_or("", |g| g.trim_matches('"'));
             let groups = groups.split(',').map(str::trim).filter(|g| !g.is_empty()).map(str::to_owned).collect();
-            tokens.insert(Sha256::digest(token.as_bytes()).into(), User::new(user, groups));
+            let user = User { uid: (*uid).to_owned(), ..User::new(user, groups) };
+            tokens.insert(Sha256::digest(token.as_bytes()).into(), user);
         }
         Ok(Self(tokens))
     }
@@ -136,7 +142,7 @@ fn impersonated(user: &User, headers: &HeaderMap) -> Result<Option<User>, Status
     }
     if name == ANONYMOUS.name {
         groups.push("system:unauthenticated".to_owned());
-        return Ok(Some(User { name, groups: groups.into() }));
+        return Ok(Some(User { name, groups: groups.into(), ..User::default() }));
     }
     Ok(Some(User::new(&name, groups)))
 }

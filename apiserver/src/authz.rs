@@ -66,7 +66,7 @@ mod tests {
     fn what_nothing_allows_is_denied() {
         let admin = User::new("admin", vec!["system:masters".to_owned()]);
         let bob = User::new("bob", vec![]);
-        let nobody = User { name: "system:anonymous".to_owned(), groups: Arc::new([]) };
+        let nobody = User { name: "system:anonymous".to_owned(), ..User::default() };
         let may = |user: &User, path: &str| is_allowed(user, &Target::read(&Method::GET, path, ""));
         let cases = [
             (&admin, "/api/v1/secrets", true),

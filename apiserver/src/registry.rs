@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     admission::{Admit, Operation, Review},
+    authn::User,
     kinds::{Kind, Kinds},
     meta,
     patch::{self, Managers, Writer},
@@ -39,8 +40,8 @@ pub struct Options {
     pub dry_run: bool,
     /// The field manager.
     pub manager: String,
-    /// The user's name, for admission.
-    pub user: String,
+    /// Who asks, for admission.
+    pub user: User,
     /// Managed fields are right already: the object comes from an apply.
     pub tracked: bool,
 }
@@ -128,8 +129,8 @@ pub struct DeleteOptions {
     pub resource_version: Option<String>,
     /// Do everything but delete it.
     pub dry_run: bool,
-    /// The user's name, for admission.
-    pub user: String,
+    /// Who asks, for admission.
+    pub user: User,
 }
 
 /// How often a write is tried again when somebody else is faster.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::{
+    authn::User,
     kinds::Kind,
     registry::{Part, Registry},
     status::Result,
@@ -39,7 +40,7 @@ pub struct Review<'a> {
     /// Nothing will be stored.
     pub dry_run: bool,
     /// Who does it.
-    pub user: &'a str,
+    pub user: &'a User,
 }
 
 /// What a write does.

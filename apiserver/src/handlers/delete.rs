@@ -143,7 +143,7 @@ async fn options(cx: &Context, body: Body) -> Result<DeleteOptions> {
         uid: preconditions.uid.filter(|uid| !uid.is_empty()),
         resource_version: preconditions.resource_version.filter(|seen| !seen.is_empty()),
         dry_run,
-        user: cx.user.name.clone(),
+        user: cx.user.clone(),
     })
 }
 

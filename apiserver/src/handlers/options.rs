@@ -65,7 +65,7 @@ impl Context {
         }
         let named = !manager.is_empty();
         let manager = if named { manager } else { self.agent() };
-        let options = Options { dry_run, manager, user: self.user.name.clone(), tracked: false };
+        let options = Options { dry_run, manager, user: self.user.clone(), tracked: false };
         Ok(Write { options, validation, force, named })
     }
 

@@ -15,7 +15,7 @@ use onex_daemon::listener::Peer;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Error, Inner,
+    Error, Inner, audit,
     status::{About, Status},
 };
 
@@ -31,6 +31,10 @@ pub struct User {
     /// What else the credentials said.
     pub extra: Arc<BTreeMap<String, Vec<String>>>,
 }
+
+/// Who really asks, when they are taken for somebody else.
+#[derive(Clone, Debug)]
+pub(crate) struct Impersonator(pub(crate) User);
 
 static ANONYMOUS: LazyLock<User> = LazyLock::new(|| User {
     name: "system:anonymous".to_owned(),
@@ -96,11 +100,21 @@ pub(crate) async fn authenticate(State(server): State<Arc<Inner>>, mut request: 
     // A client in this process was introduced by the composition root.
     let known = request.extensions().get::<User>().cloned();
     let Some(user) = known.or_else(|| identify(&server, &request)) else {
-        return Status::unauthorized().into_response();
+        let response = Status::unauthorized().into_response();
+        audit::refused(&server, &request, None, &response);
+        return response;
     };
     let user = match impersonated(&user, request.headers()) {
-        Ok(other) => other.unwrap_or(user),
-        Err(refusal) => return refusal.into_response(),
+        Ok(None) => user,
+        Ok(Some(other)) => {
+            request.extensions_mut().insert(Impersonator(user));
+            other
+        }
+        Err(refusal) => {
+            let response = refusal.into_response();
+            audit::refused(&server, &request, Some(user), &response);
+            return response;
+        }
     };
     request.extensions_mut().insert(user);
     request.headers_mut().remove(header::AUTHORIZATION); // nobody further in needs to see it

@@ -10,6 +10,7 @@ use axum::{
 
 use crate::{
     Inner,
+    audit::{self, Notes},
     authn::User,
     request::Target,
     status::{About, Status},
@@ -19,7 +20,11 @@ use crate::{
 pub(crate) async fn authorize(State(_): State<Arc<Inner>>, request: Request, next: Next) -> Response {
     let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
     let user = request.extensions().get::<User>().cloned().unwrap_or_default();
-    if is_allowed(&user, &target) {
+    let allowed = is_allowed(&user, &target);
+    if let Some(notes) = request.extensions().get::<Notes>() {
+        notes.add(audit::DECISION, if allowed { "allow" } else { "forbid" });
+    }
+    if allowed {
         return next.run(request).await;
     }
     refusal(&user, &target).into_response()

@@ -8,12 +8,14 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
+use onex_audit::AuditLog;
 use onex_storage::Storage;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub mod admission;
 mod answer;
+pub mod audit;
 pub mod authn;
 mod authz;
 mod body;
@@ -71,6 +73,8 @@ pub struct Settings {
     pub event_ttl_seconds: u64,
     /// Admission rules that are not asked, by name: `NamespaceAutoProvision`, `NamespaceLifecycle`, `MinerSet`.
     pub disable_admission: Vec<String>,
+    /// What is recorded of requests, and where.
+    pub audit: audit::Settings,
 }
 
 impl Default for Settings {
@@ -85,6 +89,7 @@ impl Default for Settings {
             history_bytes: 64 * 1024 * 1024,
             event_ttl_seconds: 2 * 60 * 60,
             disable_admission: Vec::new(),
+            audit: audit::Settings::default(),
         }
     }
 }
@@ -95,6 +100,15 @@ pub struct Handles {
     pub storage: Arc<dyn Storage>,
     /// How kubelets are asked for logs: TLS with a client certificate that they trust. Without it there are no logs.
     pub kubelet: Option<Arc<rustls::ClientConfig>>,
+    /// The platform's own audit log, for `audit.platform`.
+    pub audit: Option<Arc<dyn AuditLog>>,
+}
+
+impl Handles {
+    /// A storage, and nothing else.
+    pub fn over(storage: Arc<dyn Storage>) -> Self {
+        Self { storage, kubelet: None, audit: None }
+    }
 }
 
 /// A situation that keeps the apiserver from starting.
@@ -103,6 +117,14 @@ pub enum Error {
     /// The store could not be read.
     #[error("the store could not be read")]
     Storage(#[from] onex_storage::Error),
+    /// What is needed for the audit log is not as it should be.
+    #[error("the audit log: {path}: {why}")]
+    Audit {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The token file is not as it should be.
     #[error("the token file {path}: {why}")]
     Tokens {
@@ -125,6 +147,7 @@ pub(crate) struct Inner {
     windows: Arc<Windows>,
     registry: Registry,
     tokens: Tokens,
+    audit: Option<audit::Auditor>,
     kubelets: Kubelets,
     metrics: Arc<Metrics>,
     limits: limits::InFlight,
@@ -159,6 +182,7 @@ impl Apiserver {
         let ready_at = windows.newest().await?;
         windows.promise(ready_at);
         let clock: Clock = Arc::new(jiff::Timestamp::now);
+        let audit = audit::Auditor::new(&settings.audit, handles.audit, clock.clone())?;
         let mut rules = admission::rules();
         rules.retain(|rule| !settings.disable_admission.iter().any(|name| name == rule.name()));
         let registry = Registry::new(handles.storage, windows.clone(), kinds.clone(), rules, clock.clone());
@@ -168,6 +192,7 @@ impl Apiserver {
             windows,
             registry,
             tokens,
+            audit,
             kubelets: Kubelets::new(handles.kubelet),
             metrics: Arc::new(Metrics::new()),
             documents: discovery::Documents::new(&kinds),

@@ -168,6 +168,9 @@ fn write_page(server: &Inner, text: &mut String) -> std::fmt::Result {
         let full = escaped(&full);
         writeln!(text, "apiserver_storage_objects{{resource=\"{full}\"}} {}", server.registry.window(kind).count())?;
     }
+    if let Some(auditor) = &server.audit {
+        auditor.write_metrics(text)?;
+    }
     writeln!(text, "# HELP onex_storage_revision The revision that reads show.")?;
     writeln!(text, "# TYPE onex_storage_revision gauge")?;
     writeln!(text, "onex_storage_revision {}", server.windows.revision())?;

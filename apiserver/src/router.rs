@@ -15,11 +15,15 @@ use serde_json::json;
 use tower::ServiceBuilder;
 
 use crate::{
-    Inner, answer::json_response, authn, authz, body, discovery, gzip, handlers, health, limits, metrics, negotiate,
-    request::Target, status::Status, version,
+    Inner, answer::json_response, audit, authn, authz, body, discovery, gzip, handlers, health, limits, metrics,
+    negotiate, request::Target, status::Status, version,
 };
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// What a request is called in its answer and in the audit log.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditId(pub(crate) HeaderValue);
 
 /// All that the apiserver answers.
 pub(crate) fn router(server: Arc<Inner>) -> Router {
@@ -31,6 +35,7 @@ pub(crate) fn router(server: Arc<Inner>) -> Router {
         .layer(from_fn(gzip::compress)) // needs to know that it is no watch
         .layer(from_fn_with_state(server.clone(), metrics::count)) // before authn: refusals count too
         .layer(from_fn_with_state(server.clone(), authn::authenticate))
+        .layer(from_fn_with_state(server.clone(), audit::record)) // after authn: it says who; before all that may refuse
         .layer(from_fn_with_state(server.clone(), limits::in_flight)) // after authn: strangers take no place
         .layer(from_fn_with_state(server.clone(), limits::deadline))
         .layer(from_fn_with_state(server.clone(), authz::authorize));
@@ -114,14 +119,14 @@ fn paths(server: &Inner) -> serde_json::Value {
     json!({ "paths": paths })
 }
 
-async fn finish(request: Request, next: Next) -> Response {
+async fn finish(mut request: Request, next: Next) -> Response {
     let given = request.headers().get(AUDIT_ID).filter(|id| id.len() <= 64).cloned();
+    let made = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("digits and dashes");
+    let id = given.unwrap_or_else(made);
+    request.extensions_mut().insert(AuditId(id.clone()));
     let mut response = next.run(request).await;
-    let id = given.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
     let headers = response.headers_mut();
-    if let Some(id) = id {
-        headers.insert(AUDIT_ID, id);
-    }
+    headers.insert(AUDIT_ID, id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     response
 }

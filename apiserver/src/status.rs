@@ -269,10 +269,20 @@ impl Status {
     }
 }
 
+/// What an error said: in the extensions of its response.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    /// The word that programs match on.
+    pub(crate) reason: &'static str,
+    /// The sentence that people read.
+    pub(crate) message: String,
+}
+
 impl IntoResponse for Status {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.object().to_string()));
         *response.status_mut() = StatusCode::from_u16(self.code).expect("codes are written above");
+        response.extensions_mut().insert(Said { reason: self.reason, message: self.message.clone() });
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(seconds) = self.details["retryAfterSeconds"].as_u64() {

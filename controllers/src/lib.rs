@@ -338,7 +338,7 @@ pub(crate) mod tests {
     /// An apiserver in memory, for as long as the guard is kept.
     pub(crate) async fn a_platform() -> (Client, tokio_util::sync::DropGuard) {
         let storage = onex_storage::open(&"memory:".parse().unwrap(), &Default::default()).await.unwrap();
-        let server = Arc::new(Apiserver::new(Default::default(), Handles { storage, kubelet: None }).await.unwrap());
+        let server = Arc::new(Apiserver::new(Default::default(), Handles::over(storage)).await.unwrap());
         let client = onex_client::over_router(server.router_as("admin", &["system:masters"]), "default");
         let stop = CancellationToken::new();
         let (running, token) = (server.clone(), stop.clone());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use axum::Router;
 use onex_apiserver::{Apiserver, Handles};
+use onex_audit::AuditLog;
 use onex_controllers::Controllers;
 use onex_daemon::files::{self, Readers};
 use onex_daemon::listener;
@@ -88,7 +89,7 @@ impl Parts<'_> {
         let authority = &self.authority;
         let to_kubelets = authority.issue_client("system:onex-apiserver", MASTERS)?;
         let kubelet = Some(pki::client_config(authority.certificate(), Some(&to_kubelets))?);
-        let handles = Handles { storage, kubelet };
+        let handles = Handles { storage, kubelet, audit: self.audit_log().await? };
         let apiserver = Arc::new(Apiserver::new(self.settings.apiserver.clone(), handles).await?);
         say::out(&format!("  apiserver    starting on https://{address}"));
         let identity = authority.issue_server(&self.names(address.ip()))?;
@@ -108,6 +109,17 @@ impl Parts<'_> {
             ending = platform.ending() => bail!(ending),
         }
         Ok(apiserver)
+    }
+
+    /// The platform's audit log, if the apiserver is to write there.
+    async fn audit_log(&self) -> anyhow::Result<Option<Arc<dyn AuditLog>>> {
+        let wanted = &self.settings.apiserver.audit;
+        if !wanted.platform || wanted.policy_file.is_empty() {
+            return Ok(None);
+        }
+        let url = self.settings.stores.audit_url(self.directory)?;
+        say::out(&format!("  audit        opening {url}"));
+        stores::audit(&url, &self.settings.audit).await.map(Some)
     }
 
     /// Starts the node, which runs Pods as processes of this machine.

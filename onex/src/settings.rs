@@ -19,6 +19,9 @@ pub struct Settings {
     /// How the embedded storage behaves.
     #[schemars(with = "BTreeMap<String, Json>")]
     pub storage: onex_storage::Settings,
+    /// How the embedded audit log behaves.
+    #[schemars(with = "BTreeMap<String, Json>")]
+    pub audit: onex_audit::Settings,
     /// How the platform is put together, and what it allows its clients.
     pub up: Up,
     /// The REST and watch face of the kinds.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use onex_audit::AuditLog;
 use onex_storage::Storage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,10 @@ pub struct Stores {
     /// in the data directory.
     #[schemars(with = "Option<String>")]
     pub storage: Option<Url>,
+    /// Records of who was allowed what, where `apiserver.audit.platform` asks for them: "file:///DIRECTORY", or "memory:" to
+    /// forget them at the end. Default: the directory "audit" in the data directory.
+    #[schemars(with = "Option<String>")]
+    pub audit: Option<Url>,
     /// Where miners run: "local:" as processes of this machine, or "kubeconfig:///FILE" as Pods of the cluster that FILE
     /// names.
     #[schemars(with = "String")]
@@ -33,18 +38,27 @@ pub enum Pods {
 
 impl Default for Stores {
     fn default() -> Self {
-        Self { storage: None, pods: Url::parse("local:").expect("a scheme and a colon make a URL") }
+        Self { storage: None, audit: None, pods: Url::parse("local:").expect("a scheme and a colon make a URL") }
     }
 }
 
 impl Stores {
     /// The URL of the storage, given the data directory.
     pub fn storage_url(&self, directory: &Path) -> anyhow::Result<Url> {
-        match &self.storage {
-            Some(url) => Ok(url.clone()),
-            None => Url::from_directory_path(directory.join("storage"))
-                .ok()
-                .context("the data directory is not an absolute path"),
+        given_or_within(self.storage.as_ref(), directory, "storage")
+    }
+
+    /// The URL of the audit log, given the data directory.
+    pub fn audit_url(&self, directory: &Path) -> anyhow::Result<Url> {
+        given_or_within(self.audit.as_ref(), directory, "audit")
+    }
+}
+
+fn given_or_within(url: Option<&Url>, directory: &Path, name: &str) -> anyhow::Result<Url> {
+    match url {
+        Some(url) => Ok(url.clone()),
+        None => {
+            Url::from_directory_path(directory.join(name)).ok().context("the data directory is not an absolute path")
         }
     }
 }
@@ -52,6 +66,11 @@ impl Stores {
 /// Opens the storage at `url`.
 pub async fn storage(url: &Url, settings: &onex_storage::Settings) -> anyhow::Result<Arc<dyn Storage>> {
     onex_storage::open(url, settings).await.with_context(|| format!("could not open the storage {url}"))
+}
+
+/// Opens the audit log at `url`.
+pub async fn audit(url: &Url, settings: &onex_audit::Settings) -> anyhow::Result<Arc<dyn AuditLog>> {
+    onex_audit::open(url, settings).await.with_context(|| format!("could not open the audit log {url}"))
 }
 
 /// Opens the place where miners run.

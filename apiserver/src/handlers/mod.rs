@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     Inner,
     answer::Answer,
+    audit::Notes,
     authn::User,
     body,
     kinds::Kind,
@@ -46,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) query: String,
     /// The headers.
     pub(crate) headers: HeaderMap,
+    /// Where to say what the audit log is to know, if this request is recorded.
+    pub(crate) notes: Option<Notes>,
     /// What the client is to be warned of, whatever the answer is.
     warnings: Mutex<Vec<String>>,
 }
@@ -64,7 +67,8 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
     if !server.windows.current(PATIENCE).await {
         return answered(Err(crate::registry::behind()));
     }
-    let cx = Context { server, target, kind, user, query, headers: parts.headers, warnings: Mutex::default() };
+    let notes = parts.extensions.get::<Notes>().cloned();
+    let cx = Context { server, target, kind, user, query, headers: parts.headers, notes, warnings: Mutex::default() };
     let mut response = answered(cx.dispatch(body).await);
     warn(&mut response, &cx.warnings.into_inner());
     response

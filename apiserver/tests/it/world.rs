@@ -75,7 +75,12 @@ impl World {
 
     /// The same, without waiting until it is ready.
     pub async fn unready_over(storage: Arc<dyn onex_storage::Storage>, settings: Settings) -> Self {
-        let server = Arc::new(Apiserver::new(settings, Handles { storage, kubelet: None }).await.unwrap());
+        Self::unready_of(Handles::over(storage), settings).await
+    }
+
+    /// The same, of all that an apiserver can be given.
+    pub async fn unready_of(handles: Handles, settings: Settings) -> Self {
+        let server = Arc::new(Apiserver::new(settings, handles).await.unwrap());
         let stop = CancellationToken::new();
         tokio::spawn({
             let (server, stop) = (server.clone(), stop.clone());

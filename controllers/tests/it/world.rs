@@ -78,7 +78,7 @@ impl World {
         let Making { settings, apiserver, kubelet, door, provider } = making;
         let url = "memory:".parse().unwrap();
         let storage = onex_storage::open(&url, &onex_storage::Settings::default()).await.unwrap();
-        let server = Arc::new(Apiserver::new(apiserver, Handles { storage, kubelet: None }).await.unwrap());
+        let server = Arc::new(Apiserver::new(apiserver, Handles::over(storage)).await.unwrap());
         let stop = CancellationToken::new();
         tokio::spawn({
             let (server, stop) = (server.clone(), stop.clone());

@@ -559,7 +559,7 @@ mod tests {
     #[tokio::test]
     async fn a_pod_on_which_the_node_breaks_fails_and_can_be_deleted() {
         let storage = onex_storage::open(&"memory:".parse().unwrap(), &Default::default()).await.unwrap();
-        let handles = onex_apiserver::Handles { storage, kubelet: None };
+        let handles = onex_apiserver::Handles::over(storage);
         let apiserver = onex_apiserver::Apiserver::new(Default::default(), handles).await.unwrap();
         let client = onex_client::over_router(apiserver.router_as("system:node:onex", &["system:masters"]), "default");
         let stop = CancellationToken::new();

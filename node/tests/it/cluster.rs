@@ -36,7 +36,7 @@ impl Cluster {
 
     async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let storage = onex_storage::open(&"memory:".parse().unwrap(), &Default::default()).await.unwrap();
-        let handles = Handles { storage, kubelet: None };
+        let handles = Handles::over(storage);
         let apiserver = Apiserver::new(Default::default(), handles).await.unwrap();
         let client = onex_client::over_router(apiserver.router_as("system:node:onex", &["system:masters"]), "default");
         let stop = CancellationToken::new();

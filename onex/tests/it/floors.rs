@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// The floors, ground first. A crate depends only on crates of floors below its own.
 const FLOORS: [&[&str]; 4] = [
-    &["onex-crds", "onex-storage", "onex-daemon"],
+    &["onex-crds", "onex-storage", "onex-audit", "onex-daemon"],
     &["onex-client"],
     &["onex-apiserver", "onex-controllers", "onex-node", "onex-toyblc"],
     &["onex"],

@@ -110,7 +110,8 @@ impl Policy {
 
 impl Rule {
     fn hold(&self) -> Result<(), String> {
-        if !self.paths.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if of_resources && !self.paths.is_empty() {
             return Err("nonResourceURLs stand alone: nothing is a resource and none".to_owned());
         }
         for path in &self.paths {

@@ -10,12 +10,16 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, header};
-use onex_daemon::listener::Peer;
+use http::{HeaderMap, HeaderName, Version, header};
+use onex_daemon::listener::{Closing, Peer};
 use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Inner, audit,
+    handlers::PATIENCE,
+    registry::behind,
+    request::Target,
+    service_accounts::Bearer,
     status::{About, Status},
 };
 
@@ -99,11 +103,18 @@ impl Tokens {
 pub(crate) async fn authenticate(State(server): State<Arc<Inner>>, mut request: Request, next: Next) -> Response {
     // A client in this process was introduced by the composition root.
     let known = request.extensions().get::<User>().cloned();
+    if known.is_none() && bears_a_token(&request) && !server.windows.current(PATIENCE).await {
+        return behind().into_response(); // the token may be good no longer, which cannot be seen
+    }
     let Some(user) = known.or_else(|| identify(&server, &request)) else {
+        close_after(&request);
         let response = Status::unauthorized().into_response();
         audit::refused(&server, &request, None, &response);
         return response;
     };
+    if user.name == ANONYMOUS.name {
+        close_after(&request);
+    }
     let user = match impersonated(&user, request.headers()) {
         Ok(None) => user,
         Ok(Some(other)) => {
@@ -172,7 +183,43 @@ fn identify(server: &Inner, request: &Request) -> Option<User> {
         None => Some(ANONYMOUS.clone()),
         Some(value) => {
             let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| server.tokens.find(token.trim())).flatten()
+            let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+            let bearer = is_bearer.then(|| bearer(server, token.trim(), &[]))?;
+            bearer.inspect_err(|why| tracing::debug!(why, "a token was refused")).ok().map(|bearer| bearer.user)
         }
+    }
+}
+
+/// Only a resource's answer depends on what the windows show; health must be told when they show nothing.
+fn bears_a_token(request: &Request) -> bool {
+    request.headers().contains_key(header::AUTHORIZATION)
+        && request.extensions().get::<Target>().is_some_and(|target| target.is_resource)
+}
+
+/// Whose bearer token this is, and for which of `audiences` it is good: for this apiserver, if none are named.
+///
+/// The one answer for requests and for reviews. The windows must show what anybody was told of.
+///
+/// # Errors
+/// Why the token is good for nothing, in words that hold nothing of it.
+pub(crate) fn bearer(server: &Inner, token: &str, audiences: &[String]) -> Result<Bearer, String> {
+    const UNKNOWN: &str = "invalid bearer token";
+    let own = server.service_accounts.audiences();
+    let audiences = if audiences.is_empty() { own } else { audiences };
+    if let Some(user) = server.tokens.find(token) {
+        // A token of the file names no audience: it is good for this apiserver.
+        let good: Vec<String> = own.iter().filter(|one| audiences.contains(one)).cloned().collect();
+        return if good.is_empty() { Err(UNKNOWN.to_owned()) } else { Ok(Bearer { user, audiences: good }) };
+    }
+    let Inner { service_accounts, windows, kinds, .. } = server;
+    service_accounts
+        .authenticate(token, audiences, windows, kinds, server.now())
+        .unwrap_or_else(|| Err(UNKNOWN.to_owned()))
+}
+
+/// Whoever does not say who they are may ask once per connection of HTTP/2, so that a stranger cannot keep many streams busy.
+fn close_after(request: &Request) {
+    if let Some(closing) = request.extensions().get::<Closing>().filter(|_| request.version() == Version::HTTP_2) {
+        closing.after_this();
     }
 }

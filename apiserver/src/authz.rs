@@ -42,7 +42,7 @@ fn is_allowed(user: &User, target: &Target) -> bool {
     let first = target.path.split('/').find(|p| !p.is_empty()).unwrap_or_default();
     match first {
         "healthz" | "livez" | "readyz" | "version" => true,
-        "" | "api" | "apis" | "openapi" => user.is_in("system:authenticated"),
+        "" | "api" | "apis" | "openapi" | ".well-known" | "openid" => user.is_in("system:authenticated"),
         _ => false,
     }
 }

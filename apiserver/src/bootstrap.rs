@@ -27,6 +27,7 @@ pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
             }
         }
         expire_events(&server).await;
+        server.service_accounts.rotate(server.now());
         server.windows.trim();
         tokio::select! {
             () = shutdown.cancelled() => return,

@@ -39,6 +39,7 @@ pub mod request;
 mod router;
 pub mod schema;
 pub mod selector;
+pub mod service_accounts;
 pub mod status;
 pub mod table;
 pub mod version;
@@ -49,6 +50,7 @@ use kinds::Kinds;
 use kubelets::Kubelets;
 use metrics::Metrics;
 use registry::{Clock, Registry};
+use service_accounts::ServiceAccounts;
 use window::{Bounds, Windows};
 
 /// What can be set of the apiserver.
@@ -71,6 +73,8 @@ pub struct Settings {
     pub history_bytes: usize,
     /// Events are deleted after so many seconds.
     pub event_ttl_seconds: u64,
+    /// Tokens of ServiceAccounts.
+    pub service_accounts: service_accounts::Settings,
     /// Admission rules that are not asked, by name: `NamespaceAutoProvision`, `NamespaceLifecycle`, `MinerSet`.
     pub disable_admission: Vec<String>,
     /// What is recorded of requests, and where.
@@ -88,6 +92,7 @@ impl Default for Settings {
             history_seconds: 300,
             history_bytes: 64 * 1024 * 1024,
             event_ttl_seconds: 2 * 60 * 60,
+            service_accounts: service_accounts::Settings::default(),
             disable_admission: Vec::new(),
             audit: audit::Settings::default(),
         }
@@ -125,6 +130,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The keys that sign tokens could not be had.
+    #[error("the keys that sign tokens of service accounts")]
+    Keys(#[from] service_accounts::Error),
     /// The token file is not as it should be.
     #[error("the token file {path}: {why}")]
     Tokens {
@@ -148,6 +156,7 @@ pub(crate) struct Inner {
     registry: Registry,
     tokens: Tokens,
     audit: Option<audit::Auditor>,
+    service_accounts: Arc<ServiceAccounts>,
     kubelets: Kubelets,
     metrics: Arc<Metrics>,
     limits: limits::InFlight,
@@ -183,6 +192,7 @@ impl Apiserver {
         windows.promise(ready_at);
         let clock: Clock = Arc::new(jiff::Timestamp::now);
         let audit = audit::Auditor::new(&settings.audit, handles.audit, clock.clone())?;
+        let service_accounts = Arc::new(ServiceAccounts::open(&settings.service_accounts, clock().as_second())?);
         let mut rules = admission::rules();
         rules.retain(|rule| !settings.disable_admission.iter().any(|name| name == rule.name()));
         let registry = Registry::new(handles.storage, windows.clone(), kinds.clone(), rules, clock.clone());
@@ -193,6 +203,7 @@ impl Apiserver {
             registry,
             tokens,
             audit,
+            service_accounts,
             kubelets: Kubelets::new(handles.kubelet),
             metrics: Arc::new(Metrics::new()),
             documents: discovery::Documents::new(&kinds),

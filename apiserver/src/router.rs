@@ -16,7 +16,7 @@ use tower::ServiceBuilder;
 
 use crate::{
     Inner, answer::json_response, audit, authn, authz, body, discovery, gzip, handlers, health, limits, metrics,
-    negotiate, request::Target, status::Status, version,
+    negotiate, request::Target, service_accounts, status::Status, version,
 };
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -74,6 +74,9 @@ fn page(server: &Inner, path: &str, request: &Request) -> Result<Response, Statu
             let document = server.documents.get(&parts, wanted).ok_or_else(Status::no_such_path)?;
             Ok(discovery_response(document, header(header::IF_NONE_MATCH)))
         }
+        [".well-known", ..] | ["openid", ..] => {
+            server.service_accounts.document(path, host(request)).ok_or_else(Status::no_such_path)
+        }
         ["openapi", rest @ ..] => server.openapi.answer(rest, query, accept, header(header::IF_NONE_MATCH)),
         _ => Err(Status::no_such_path()),
     }
@@ -114,6 +117,7 @@ fn paths(server: &Inner) -> serde_json::Value {
     for other in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"] {
         paths.push(other.to_owned());
     }
+    paths.extend(service_accounts::PATHS.map(str::to_owned));
     paths.sort();
     paths.dedup();
     json!({ "paths": paths })

@@ -99,6 +99,17 @@ impl Peer {
 #[derive(Debug, Clone)]
 pub struct Draining(pub CancellationToken);
 
+/// Ends the connection that a request came on. Every request carries one in its extensions.
+#[derive(Debug, Clone)]
+pub struct Closing(CancellationToken);
+
+impl Closing {
+    /// No further request is taken on this connection; those under way are answered. HTTP/2 says so with GOAWAY.
+    pub fn after_this(&self) {
+        self.0.cancel();
+    }
+}
+
 /// Serves `router` on `listener` until `shutdown` is cancelled, then lets requests in flight end.
 ///
 /// With `tls` every connection must shake hands first; without it the listener speaks plain HTTP. Returns when the last
@@ -209,25 +220,35 @@ impl Server {
         let router = self.router.clone();
         let asked = CancellationToken::new();
         let first_request = asked.clone();
+        let enough = CancellationToken::new();
+        let closing = Closing(enough.clone());
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             first_request.cancel();
             request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(draining.clone());
+            request.extensions_mut().insert(closing.clone());
             answer(router.clone(), request.map(Body::new))
         });
         let protocol = self.protocol();
         let connection = protocol.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = self.patience_without(&asked) => {
-                tracing::debug!(%address, "the connection was closed: nothing was asked on it");
-                return;
-            }
-            () = self.shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                let deadline = Duration::from_secs(self.limits.drain_seconds);
-                tokio::time::timeout(deadline, connection).await.ok()
+        let mut closing = false;
+        let ended = loop {
+            tokio::select! {
+                ended = connection.as_mut() => break Some(ended),
+                () = self.patience_without(&asked) => {
+                    tracing::debug!(%address, "the connection was closed: nothing was asked on it");
+                    return;
+                }
+                () = enough.cancelled(), if !closing => {
+                    connection.as_mut().graceful_shutdown();
+                    closing = true;
+                }
+                () = self.shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    let deadline = Duration::from_secs(self.limits.drain_seconds);
+                    break tokio::time::timeout(deadline, connection.as_mut()).await.ok();
+                }
             }
         };
         match ended {

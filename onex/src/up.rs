@@ -59,6 +59,7 @@ pub async fn up(what: What, arguments: Up) -> anyhow::Result<()> {
     let mut settings: Settings = arguments.settings.layers().read()?;
     // A relative path in the settings is meant from the data directory; an absolute one stays what it is.
     settings.node.data_dir = directory.join(&settings.node.data_dir);
+    keep_keys_in(&directory, &mut settings.apiserver.service_accounts.keys);
     telemetry::init(&settings.telemetry)?;
     let mut signals = Signals::listen().context("could not listen for Ctrl-C")?;
 
@@ -84,6 +85,12 @@ pub async fn up(what: What, arguments: Up) -> anyhow::Result<()> {
     leave_at_once_when_asked_again(signals);
     stop(platform, patience).await;
     outcome
+}
+
+/// Tokens outlive a restart, so the keys that sign them are kept beside the authority, unless the setting says where.
+fn keep_keys_in(directory: &Path, keys: &mut String) {
+    let named = if keys.is_empty() { "pki/service-accounts" } else { keys.as_str() };
+    *keys = directory.join(named).to_string_lossy().into_owned();
 }
 
 async fn stop(platform: Platform, patience: Duration) {

@@ -267,6 +267,8 @@ fn service_account() -> Kind {
     let mut kind = kubernetes::<ServiceAccount>("serviceaccounts", &["sa"]);
     kind.returns_deleted = true;
     kind.columns = columns::service_account();
+    let speaks = ("authentication.k8s.io", "v1", "TokenRequest");
+    kind.subresources = vec![Subresource { name: "token", speaks, verbs: &["create"] }];
     kind
 }
 

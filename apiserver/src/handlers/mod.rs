@@ -30,6 +30,7 @@ pub(crate) mod options;
 mod patch;
 mod scale;
 mod selection;
+mod token;
 mod update;
 mod watch;
 
@@ -54,7 +55,7 @@ pub(crate) struct Context {
 }
 
 /// How long a request waits until what others were told of can be seen.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers a request about a resource.
 pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, request: http::Request<Body>) -> Response {
@@ -101,6 +102,7 @@ impl Context {
             ("update", "finalize") if self.has("finalize") => update::update(self, Part::Finalize, body).await,
             (_, part @ ("exec" | "attach" | "portforward")) if self.has("log") => Err(Status::not_implemented(part)),
             ("get", "log") if self.has("log") => log::log(self).await,
+            ("create", "token") if self.has("token") => token::create(self, body).await,
             ("create", "binding") if self.has("binding") => create::bind(self, body).await,
             (_, "") => Err(Status::method_not_allowed()),
             (_, "status") if self.kind.status => Err(Status::method_not_allowed()),

@@ -16,7 +16,7 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use k8s_openapi::{
-    api::{autoscaling::v1::Scale, core::v1::Binding},
+    api::{authentication::v1::TokenRequest, autoscaling::v1::Scale, core::v1::Binding},
     apimachinery::pkg::apis::meta::v1 as meta,
 };
 use parking_lot::Mutex;
@@ -240,6 +240,7 @@ impl Printed {
         all.extend(schemas::definitions::<meta::WatchEvent<()>>());
         all.extend(schemas::definitions::<Scale>());
         all.extend(schemas::definitions::<Binding>());
+        all.extend(schemas::definitions::<TokenRequest>());
         let mut versions: Vec<(&str, &str)> = self.kinds().map(|k| (k.group.as_str(), k.version.as_str())).collect();
         versions.push(("autoscaling", "v1"));
         versions.sort_unstable();
@@ -251,6 +252,8 @@ impl Printed {
         identify(&mut all, &format!("{META}Status"), vec![gvk("", "v1", "Status")]);
         identify(&mut all, &format!("{AUTOSCALING}Scale"), vec![gvk("autoscaling", "v1", "Scale")]);
         identify(&mut all, "io.k8s.api.core.v1.Binding", vec![gvk("", "v1", "Binding")]);
+        let request = gvk("authentication.k8s.io", "v1", "TokenRequest");
+        identify(&mut all, "io.k8s.api.authentication.v1.TokenRequest", vec![request]);
         all
     }
 }

@@ -123,7 +123,9 @@ fn parts(kind: &Kind) -> Vec<(&str, Vec<Operation>)> {
         let schema = if speaks == kind.kind {
             kind.published.name().to_owned()
         } else {
-            format!("io.k8s.api.core.{version}.{speaks}")
+            // `authentication.k8s.io` is `authentication` here.
+            let package = group.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core");
+            format!("io.k8s.api.{package}.{version}.{speaks}")
         };
         let name = title(kind, &capital(subresource.name));
         let make = |method, action, prefix: &str| Operation {

@@ -12,6 +12,7 @@ mod patch;
 mod paths;
 mod resume;
 mod sockets;
+mod tokens;
 mod watch;
 mod world;
 mod write;

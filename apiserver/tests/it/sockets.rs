@@ -116,3 +116,36 @@ async fn a_body_that_is_too_long_is_refused_before_it_is_there() {
     // What would come is no request, and nobody wants to read it.
     assert_eq!(connection.socket.read_buf(&mut connection.received).await.unwrap(), 0, "the connection is over");
 }
+
+/// What an HTTP/2 client with these headers is answered, and whether the connection can then be used again.
+async fn over_http2(router: axum::Router, headers: &[(&str, &str)]) -> (u16, bool) {
+    let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpStream::connect(door.local_addr().unwrap()).await.unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(listener::serve(door, None, router, stop.clone(), Limits::default()));
+    let _stop = stop.drop_guard();
+    let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(socket));
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let mut connection = tokio::spawn(connection);
+    let mut request = http::Request::get("http://onex/version");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let code = answer.status().as_u16();
+    http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_millis(500), &mut connection).await;
+    if let Ok(ended) = &ended {
+        ended.as_ref().unwrap().as_ref().expect("it says goodbye instead of breaking off");
+    }
+    (code, ended.is_err())
+}
+
+#[tokio::test]
+async fn whoever_does_not_say_who_they_are_has_one_request_on_a_connection_of_http2() {
+    let world = World::new().await;
+    assert_eq!(over_http2(world.server.router(), &[("authorization", "Bearer wrong")]).await, (401, false));
+    assert_eq!(over_http2(world.server.router(), &[]).await, (200, false));
+    assert_eq!(over_http2(world.server.router_as("somebody", &[]), &[]).await, (200, true));
+}

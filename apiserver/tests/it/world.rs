@@ -89,16 +89,20 @@ impl World {
         Self { router: server.router_as("admin", &["system:masters"]), server, _stop: stop.drop_guard() }
     }
 
+    /// Sends a GET as somebody who shows nothing but this token.
+    pub async fn with_token(&self, token: &str, path: &str) -> Answer {
+        let request = Request::get(path).header("accept", "application/json");
+        let request = request.header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap();
+        answered(self.server.router().oneshot(request).await.unwrap()).await
+    }
+
     /// Sends a request. The media types are those that kubectl sends unless `headers` says otherwise.
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { code: parts.status.as_u16(), headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        answered(self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap()).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -142,6 +146,12 @@ impl World {
         let pieces = response.into_body().into_data_stream().map(|p| p.unwrap().to_vec()).boxed();
         Watch { pieces, buffer: Vec::new() }
     }
+}
+
+async fn answered(response: axum::response::Response) -> Answer {
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    Answer { code: parts.status.as_u16(), headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
 }
 
 /// A watch that is open.

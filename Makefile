@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up build test check bench crds
+.PHONY: help up build test check bench fuzz crds
 
 # Where cargo builds.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -35,6 +35,20 @@ check: ## Look for what is not in order: format, lints, licences and banned crat
 
 bench: build ## Measure a platform of its own: creates, gets, lists, watches, memory
 	@cargo run --release --locked -p onex-bench -- $(if $(findstring --onex,$(ARGS)),,--onex $(TARGET)/release/onex) $(ARGS)
+
+# Each branch counts itself, so that what leads further is found. Needs a C++ compiler, and no other toolchain than ours.
+SANCOV := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+fuzz: ## Throw bytes at each parser: SECONDS_EACH=600 TARGETS="paths patches"
+	@cd fuzz && RUSTFLAGS="$(SANCOV)" cargo build --release --locked --target $(HOST) --target-dir ../$(TARGET)/fuzz
+	@for target in $(or $(TARGETS),$(notdir $(wildcard fuzz/corpus/*))); do \
+	  mkdir -p $(TARGET)/fuzz/found/$$target; echo "fuzz: $$target"; \
+	  ONEX_FUZZ_TARGET=$$target $(TARGET)/fuzz/$(HOST)/release/onex-fuzz -max_total_time=$(or $(SECONDS_EACH),600) \
+	    -max_len=8192 -timeout=10 -print_final_stats=1 -verbosity=0 -artifact_prefix=$(TARGET)/fuzz/$$target- \
+	    $(TARGET)/fuzz/found/$$target fuzz/corpus/$$target; \
+	done
 
 crds: ## Print the kinds of OneX as CRDs into crds/yaml
 	@UPDATE=1 cargo test --locked --quiet -p onex-crds --test it yaml

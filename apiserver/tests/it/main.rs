@@ -6,6 +6,7 @@ mod audit;
 mod compatibility;
 mod delete;
 mod errors;
+mod fuzz;
 mod list;
 mod odd;
 mod patch;

@@ -1,4 +1,4 @@
-//! From an object to a response: the object itself, a table, its metadata; JSON or YAML.
+//! From an object to a response: the object itself, a table, its metadata; JSON, YAML or protobuf.
 
 use axum::{body::Body, response::Response};
 use bytes::{BufMut, BytesMut};
@@ -8,11 +8,16 @@ use std::sync::Arc;
 
 use crate::{
     kinds::Kind,
-    negotiate::{Form, Media, View},
+    negotiate::{Form, Media, PROTOBUF, SERVED, View},
+    protobuf,
     status::{Result, Status},
     table::{self, Include, MetaVersion},
     window::{Item, Stored},
 };
+
+mod messages;
+
+pub(crate) use messages::Messages;
 
 /// Writes objects of one kind in one form.
 pub(crate) struct Answer<'a> {
@@ -30,13 +35,21 @@ impl<'a> Answer<'a> {
 
     /// A stored object. In its plain form the stored bytes go out as they are.
     pub(crate) fn stored(&self, stored: &Stored, revision: u64) -> Result<Response> {
-        if self.form == (Form { media: Media::Json, view: View::Whole }) && self.kind.conversion.is_none() {
-            let mut out = BytesMut::with_capacity(stored.size() + 1);
-            stored.write(revision, &mut out);
-            out.put_u8(b'\n');
-            return Ok(json_response(Body::from(out.freeze())));
+        match (self.form.media, self.form.view, self.kind.conversion) {
+            (Media::Json, View::Whole, None) => {
+                let mut out = BytesMut::with_capacity(stored.size() + 1);
+                stored.write(revision, &mut out);
+                out.put_u8(b'\n');
+                Ok(json_response(Body::from(out.freeze())))
+            }
+            (Media::Protobuf, View::Whole, None) => {
+                let (api_version, kind) = (self.kind.api_version(), self.kind.kind.as_str());
+                let encoder =
+                    protobuf::Encoder::of(&api_version, kind).ok_or_else(|| Status::not_acceptable(&SERVED[..2]))?;
+                protobuf_response(protobuf::encode((&api_version, kind), encoder, stored.raw(), Some(revision)))
+            }
+            _ => self.object(&self.served(stored.value_at(revision))),
         }
-        self.object(&self.served(stored.value_at(revision)))
     }
 
     fn served(&self, object: Value) -> Value {
@@ -52,7 +65,7 @@ impl<'a> Answer<'a> {
             View::Whole => return write(self.form.media, object),
             View::Table(version) => table::table_of(self.kind, object, self.include, version, true, self.now),
             View::Metadata(version) => table::partial(object, version),
-            View::MetadataList(_) => return Err(Status::not_acceptable(crate::negotiate::SERVED)),
+            View::MetadataList(_) => return Err(Status::not_acceptable(SERVED)),
         };
         write(self.form.media, &shown)
     }
@@ -74,7 +87,7 @@ impl<'a> Answer<'a> {
                 let items = objects.iter().map(|o| table::partial(o, version)).collect();
                 table::partial_list(items, metadata, version)
             }
-            View::Metadata(_) => return Err(Status::not_acceptable(crate::negotiate::SERVED)),
+            View::Metadata(_) => return Err(Status::not_acceptable(SERVED)),
         };
         write(self.form.media, &shown)
     }
@@ -90,13 +103,18 @@ impl<'a> Answer<'a> {
             View::MetadataList(version) => {
                 ("PartialObjectMetadataList".to_owned(), version.api_version().to_owned(), None)
             }
-            View::Metadata(_) => return Err(Status::not_acceptable(crate::negotiate::SERVED)),
+            View::Metadata(_) => return Err(Status::not_acceptable(SERVED)),
         };
         let items = columns.unwrap_or_else(|| r#""items":["#.to_owned());
         let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},{items}"#);
         let plain = self.form.view == View::Whole && self.kind.conversion.is_none();
         let shown = Shown { kind: self.kind.clone(), view: self.form.view, include: self.include, now: self.now };
         Ok(Pieces { head, row: (!plain).then_some(shown) })
+    }
+
+    /// The list in pieces of protobuf; nothing if that is not how it is to be written.
+    pub(crate) fn messages(&self) -> Option<Messages> {
+        (self.form.media == Media::Protobuf).then(|| Messages::new(self.kind, self.form)).flatten()
     }
 
     /// How each event of a watch is shown; nothing if it is shown as the stored bytes.
@@ -219,8 +237,13 @@ fn partial(metadata: Value, version: MetaVersion) -> Value {
 
 /// Writes any object.
 pub(crate) fn write(media: Media, object: &Value) -> Result<Response> {
+    if media == Media::Protobuf
+        && let Some(encoded) = protobuf::encode_value(object)
+    {
+        return protobuf_response(encoded);
+    }
     let (text, media) = match media {
-        Media::Json => (object.to_string(), "application/json"),
+        Media::Json | Media::Protobuf => (object.to_string(), "application/json"),
         Media::PrettyJson => (serde_json::to_string_pretty(object).map_err(Status::internal)?, "application/json"),
         Media::Yaml => (serde_saphyr::to_string(object).map_err(Status::internal)?, "application/yaml"),
     };
@@ -234,6 +257,13 @@ pub(crate) fn json_response(body: Body) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// A response of protobuf. What was checked when it was written has such a form.
+fn protobuf_response(encoded: std::result::Result<Vec<u8>, protobuf::Error>) -> Result<Response> {
+    let mut response = Response::new(Body::from(encoded.map_err(Status::internal)?));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+    Ok(response)
 }
 
 /// The same response with another status code.

@@ -34,6 +34,7 @@ pub mod negotiate;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;
+mod refusals;
 pub mod registry;
 pub mod request;
 mod router;

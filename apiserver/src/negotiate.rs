@@ -14,6 +14,8 @@ pub enum Media {
     PrettyJson,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
 }
 
 /// What an answer shows.
@@ -38,8 +40,10 @@ pub struct Form {
     pub view: View,
 }
 
-/// The media types that are served, as errors name them.
-pub const SERVED: &[&str] = &["application/json", "application/yaml"];
+/// The media types that are served, as errors name them. Only kinds that are compiled in have a protobuf form.
+pub const SERVED: &[&str] = &["application/json", "application/yaml", PROTOBUF];
+/// The media type of protobuf.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// One clause of an `Accept` header.
 struct Clause<'a> {
@@ -65,6 +69,7 @@ impl<'a> Clause<'a> {
         match self.media {
             "" | "*/*" | "application/*" | "application/json" => Some(Media::Json),
             "application/yaml" => Some(Media::Yaml),
+            PROTOBUF => Some(Media::Protobuf),
             _ => None,
         }
     }
@@ -94,16 +99,18 @@ fn clauses(accept: &str) -> Vec<Clause<'_>> {
     clauses
 }
 
-/// The first clause that can be served and that `allowed` agrees with.
-pub fn form(accept: &str, pretty: bool, allowed: impl Fn(View) -> bool) -> Result<Form> {
+/// The first clause that can be served and that `allowed` agrees with. `protobuf` says whether what is asked for has such
+/// a form; tables have none.
+pub fn form(accept: &str, pretty: bool, protobuf: impl Fn() -> bool, allowed: impl Fn(View) -> bool) -> Result<Form> {
     for clause in clauses(accept) {
         let (Some(media), Some(view)) = (clause.media(), clause.view()) else { continue };
-        if allowed(view) {
+        let served = media != Media::Protobuf || (!matches!(view, View::Table(_)) && protobuf());
+        if served && allowed(view) {
             let media = if pretty && media == Media::Json { Media::PrettyJson } else { media };
             return Ok(Form { media, view });
         }
     }
-    Err(Status::not_acceptable(SERVED))
+    Err(Status::not_acceptable(if protobuf() { SERVED } else { &SERVED[..2] }))
 }
 
 /// The version of aggregated discovery that the client prefers; nothing if it wants the legacy documents.
@@ -142,28 +149,46 @@ mod tests {
 
     const KUBECTL: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
 
+    const WHOLE: Form = Form { media: Media::Json, view: View::Whole };
+    const METADATA: &str = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
     #[test]
     fn what_real_clients_send_is_understood() {
         let table = Form { media: Media::Json, view: View::Table(MetaVersion::V1) };
-        let whole = Form { media: Media::Json, view: View::Whole };
-        let metadata = Form { media: Media::Json, view: View::MetadataList(MetaVersion::V1) };
+        let binary = Form { media: Media::Protobuf, view: View::Whole };
         let cases = [
             (KUBECTL, table),
-            ("", whole),
-            ("*/*", whole),
-            ("application/vnd.kubernetes.protobuf,application/json", whole),
-            ("application/vnd.kubernetes.protobuf, */*", whole),
-            (
-                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
-                metadata,
-            ),
+            ("", WHOLE),
+            ("*/*", WHOLE),
+            ("application/vnd.kubernetes.protobuf,application/json", binary),
+            ("application/vnd.kubernetes.protobuf, */*", binary),
+            ("application/json,application/vnd.kubernetes.protobuf", WHOLE),
+            ("application/vnd.kubernetes.protobuf;q=0.5,application/json", WHOLE),
+            (METADATA, Form { media: Media::Protobuf, view: View::MetadataList(MetaVersion::V1) }),
             ("application/json;q=0.1, application/yaml", Form { media: Media::Yaml, view: View::Whole }),
         ];
         for (accept, wanted) in cases {
-            assert_eq!(form(accept, false, |_| true).unwrap(), wanted, "{accept}");
+            assert_eq!(form(accept, false, || true, |_| true).unwrap(), wanted, "{accept}");
         }
-        assert_eq!(form("image/png", false, |_| true).unwrap_err().code, 406);
-        assert_eq!(form(KUBECTL, false, |v| v == View::Whole).unwrap(), whole);
+        assert_eq!(form(KUBECTL, false, || true, |v| v == View::Whole).unwrap(), WHOLE);
+        let refused = form("image/png", false, || true, |_| true).unwrap_err();
+        assert_eq!((refused.code, refused.reason), (406, "NotAcceptable"));
+        assert_eq!(
+            refused.message,
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+        );
+    }
+
+    #[test]
+    fn what_has_no_protobuf_form_is_answered_in_the_next_one() {
+        let no = |accept: &str| form(accept, false, || false, |_| true);
+        assert_eq!(no("application/vnd.kubernetes.protobuf,application/json").unwrap(), WHOLE);
+        assert_eq!(no(METADATA).unwrap(), Form { media: Media::Json, view: View::MetadataList(MetaVersion::V1) });
+        let refused = no("application/vnd.kubernetes.protobuf").unwrap_err();
+        assert_eq!(refused.message, "only the following media types are accepted: application/json, application/yaml");
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(form(table, false, || true, |_| true).unwrap_err().code, 406);
+        assert_eq!(form(&format!("{table},application/json"), false, || true, |_| true).unwrap(), WHOLE);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tower::ServiceBuilder;
 
 use crate::{
     Inner, answer::json_response, audit, authn, authz, body, discovery, gzip, handlers, health, limits, metrics,
-    negotiate, request::Target, service_accounts, status::Status, version,
+    negotiate, refusals, request::Target, service_accounts, status::Status, version,
 };
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -32,6 +32,7 @@ pub(crate) fn router(server: Arc<Inner>) -> Router {
         .layer(from_fn(body::finish)) // refused or not, a body is read to its end
         .layer(from_fn(catch_panics)) // a bug answers 500 instead of closing the connection
         .layer(from_fn(read_target)) // all that follows asks what the request is about
+        .layer(from_fn_with_state(server.clone(), refusals::speak)) // whoever refuses: the layers do, and the handlers
         .layer(from_fn(gzip::compress)) // needs to know that it is no watch
         .layer(from_fn_with_state(server.clone(), metrics::count)) // before authn: refusals count too
         .layer(from_fn_with_state(server.clone(), authn::authenticate))

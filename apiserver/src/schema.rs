@@ -418,7 +418,7 @@ fn is_like(text: &str, pattern: &str) -> bool {
 }
 
 /// As Go reads it: line breaks do not count, and bits that are left over at the end may be anything.
-const BASE64: GeneralPurpose =
+pub(crate) const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 fn from_base64(text: &str) -> Result<Vec<u8>, String> {

@@ -10,7 +10,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -44,6 +44,8 @@ struct Traits {
     labels: Box<[(Box<str>, Box<str>)]>,
     fields: Box<[Box<str>]>,
     terminating: bool,
+    /// How long the object is in protobuf; zero if nobody asked yet.
+    protobuf_length: AtomicU32,
 }
 
 /// An object on its way into the store: encoded once, and looked at once.
@@ -85,6 +87,7 @@ pub struct Event {
     /// The object is gone.
     pub deleted: bool,
     frame: OnceLock<Bytes>,
+    protobuf_frame: OnceLock<Bytes>,
 }
 
 /// A run of events after a cursor, or the news that history no longer reaches back so far.
@@ -172,6 +175,11 @@ impl Stored {
         out.put_slice(&self.raw[self.at as usize..]);
     }
 
+    /// The JSON of its metadata, which does not know its revision either.
+    pub(crate) fn metadata(&self) -> &[u8] {
+        &self.raw[self.at as usize - 1..self.end as usize]
+    }
+
     /// Writes the JSON of its metadata, with `resourceVersion` set to `revision`.
     pub fn write_metadata(&self, revision: u64, out: &mut BytesMut) {
         out.put_u8(b'{');
@@ -211,6 +219,7 @@ impl Traits {
                 fields(&serde_json::from_slice::<Value>(raw).ok()?, paths)
             },
             terminating: metadata.deletion_timestamp.is_some(),
+            protobuf_length: AtomicU32::new(0),
         })
     }
 
@@ -220,7 +229,8 @@ impl Traits {
         let mut labels: Box<[(Box<str>, Box<str>)]> =
             labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into())).collect();
         labels.sort_unstable();
-        Self { labels, fields: fields(object, paths), terminating: !metadata["deletionTimestamp"].is_null() }
+        let (fields, terminating) = (fields(object, paths), !metadata["deletionTimestamp"].is_null());
+        Self { labels, fields, terminating, protobuf_length: AtomicU32::new(0) }
     }
 }
 
@@ -293,6 +303,18 @@ impl Item {
     /// The object is marked for deletion.
     pub fn is_terminating(&self) -> bool {
         self.traits.terminating
+    }
+
+    /// How long the object is in protobuf, as `measure` finds out once.
+    pub(crate) fn protobuf_length<E>(&self, measure: impl FnOnce() -> Result<usize, E>) -> Result<usize, E> {
+        match self.traits.protobuf_length.load(Ordering::Relaxed) {
+            0 => {
+                let length = measure()?;
+                self.traits.protobuf_length.store(u32::try_from(length).unwrap_or(0), Ordering::Relaxed);
+                Ok(length)
+            }
+            known => Ok(known as usize),
+        }
     }
 }
 
@@ -368,14 +390,19 @@ impl Event {
         }
     }
 
-    /// About how many bytes it keeps alive: the object, and the line that is made of it.
+    /// About how many bytes it keeps alive: the object, the line that is made of it, and the frame of protobuf.
     fn size(&self) -> usize {
-        2 * self.item.stored.size()
+        3 * self.item.stored.size()
     }
 
     /// The line that watchers without a selector get, made once and shared by all.
     pub fn frame(&self) -> Bytes {
         self.frame.get_or_init(|| frame(self.change(), &self.item, self.revision)).clone()
+    }
+
+    /// The frame of protobuf that watchers without a selector get, made once by whoever is first.
+    pub(crate) fn protobuf_frame(&self, make: impl FnOnce() -> Bytes) -> Bytes {
+        self.protobuf_frame.get_or_init(make).clone()
     }
 }
 
@@ -562,7 +589,8 @@ impl Window {
             (None, Some(previous)) => (true, previous.clone()),
             (None, None) => return,
         };
-        let event = Arc::new(Event { revision, item, previous, deleted, frame: OnceLock::new() });
+        let (frame, protobuf_frame) = (OnceLock::new(), OnceLock::new());
+        let event = Arc::new(Event { revision, item, previous, deleted, frame, protobuf_frame });
         state.history_bytes += event.size();
         state.history.push_back((now, event));
     }

@@ -9,7 +9,7 @@ use super::Context;
 use crate::{
     answer::{with_code, write},
     body, meta,
-    negotiate::{Form, Media},
+    negotiate::{Form, View},
     registry::{Outcome, Part, Written, about, is_terminating},
     status::{Result, Status},
 };
@@ -45,6 +45,7 @@ pub(super) fn answer(cx: &Context, form: Form, written: Written) -> Result<Respo
 /// `pods/binding`: the scheduler's word on which node a Pod is to run.
 pub(super) async fn bind(cx: &Context, body: Body) -> Result<Response> {
     let write_options = cx.write_options("CreateOptions")?;
+    let form = cx.form(|view| view == View::Whole)?;
     let bytes = body::read(body).await?;
     let binding = body::decode(body::media_type(&cx.headers), &bytes)?.object;
     let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
@@ -64,7 +65,7 @@ pub(super) async fn bind(cx: &Context, body: Body) -> Result<Response> {
         .update(&cx.kind, cx.namespace(), name, Part::Binding, &write_options.options, |pod| bound(pod).map(Into::into))
         .await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(with_code(write(Media::Json, &done)?, StatusCode::CREATED))
+    Ok(with_code(write(form.media, &done)?, StatusCode::CREATED))
 }
 
 /// The Pod on its node, if it is the one that the scheduler saw.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::{body::Body, response::Response};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
+use http::{HeaderValue, header};
 use serde_json::{Value, json};
 
 use super::{
@@ -14,14 +15,18 @@ use super::{
     selection::Selection,
 };
 use crate::{
-    answer::{Pieces, json_response},
-    negotiate::{Form, Media, View},
+    answer::{Messages, Pieces, Shown},
+    negotiate::{Form, Media, PROTOBUF, View},
+    protobuf,
     status::{Result, Status},
     window::{Item, Snapshot, Window},
 };
 
 /// A streamed list goes out in pieces of about so many bytes.
 const PIECE: usize = 64 * 1024;
+
+/// What comes of writing. JSON is never refused: its bytes are there already.
+type Encoded<T> = std::result::Result<T, protobuf::Error>;
 
 /// Where a list goes on: the revision it shows, and the last key given, without the prefix.
 struct Token {
@@ -66,8 +71,15 @@ pub(super) async fn list(cx: &Context) -> Result<Response> {
     let form = cx.form(|view| !matches!(view, View::Metadata(_)))?;
     let options = cx.list_options()?;
     let listed = look(cx, &options).await?;
+    let answer = cx.answer(form)?;
+    if let Some(messages) = answer.messages() {
+        return binary(messages, listed).await;
+    }
     match form.media {
-        Media::Json => Ok(stream(cx.answer(form)?.pieces(listed.metadata())?, listed)),
+        Media::Json => {
+            let Pieces { head, row } = answer.pieces(listed.metadata())?;
+            stream(Written::Json(row), head.as_bytes(), listed)
+        }
         _ => whole(cx, form, &listed),
     }
 }
@@ -165,39 +177,123 @@ impl Listed {
         metadata
     }
 
+    /// Shows the items from `at` on, as long as `each` answers that it wants more. `true` when that was all.
+    fn walk(&self, at: &mut Position, mut each: impl FnMut(&Item) -> Encoded<bool>) -> Encoded<bool> {
+        if let Some(items) = &self.items {
+            let from = if let Position::Next(next) = *at { next } else { 0 };
+            for (index, item) in items.iter().enumerate().skip(from) {
+                if !each(item)? && index + 1 < items.len() {
+                    *at = Position::Next(index + 1);
+                    return Ok(false);
+                }
+            }
+            return Ok(true);
+        }
+        let after = if let Position::After(key) = &*at { Some(key.clone()) } else { None };
+        for item in self.snapshot.range(&self.range, after.as_deref()) {
+            if self.selection.takes(item) && !each(item)? {
+                *at = Position::After(item.key.clone());
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     pub(super) fn collected(&self) -> Vec<Arc<Item>> {
         let all = || self.snapshot.range(&self.range, None).filter(|i| self.selection.takes(i)).cloned().collect();
         self.items.clone().unwrap_or_else(all)
     }
 }
 
-/// The list as the stored bytes, or what is shown of them, with commas between them.
-fn stream(pieces: Pieces, listed: Listed) -> Response {
-    let mut piece = BytesMut::with_capacity(PIECE + 4096);
-    piece.put_slice(pieces.head.as_bytes());
-    let mut state = Streaming { listed, pieces, at: Position::Start, first: true };
-    let done = state.fill(&mut piece);
-    let first = piece.freeze();
-    if done {
-        return json_response(Body::from(first));
-    }
-    let rest = futures::stream::unfold((state, false), |(mut state, done)| async move {
-        if done {
-            return None;
+/// The list in protobuf. How long it is must be said first.
+async fn binary(mut messages: Messages, listed: Listed) -> Result<Response> {
+    const TURN: usize = 256; // others have theirs after so many items
+    let (mut length, mut at) = (0, Position::Start);
+    let mut done = false;
+    while !done {
+        let mut left = TURN;
+        let measured = listed.walk(&mut at, |item| {
+            length += messages.measure(item)?;
+            left -= 1;
+            Ok(left > 0)
+        });
+        done = measured.map_err(Status::internal)?;
+        if !done {
+            tokio::task::yield_now().await;
         }
-        let mut piece = BytesMut::with_capacity(PIECE + 4096);
-        let done = state.fill(&mut piece);
-        Some((piece.freeze(), (state, done)))
-    });
-    let all = futures::StreamExt::chain(futures::stream::iter([first]), rest);
-    let all = futures::StreamExt::map(all, Ok::<Bytes, std::convert::Infallible>);
-    json_response(Body::from_stream(all))
+    }
+    let head = messages.begin(&listed.metadata(), length).map_err(Status::internal)?;
+    stream(Written::Protobuf(messages), &head, listed)
+}
+
+/// The list in pieces: what comes before the items, the items, and what comes after them.
+fn stream(written: Written, head: &[u8], listed: Listed) -> Result<Response> {
+    let media = written.media();
+    let mut piece = BytesMut::with_capacity(PIECE + 4096);
+    piece.put_slice(head);
+    let mut state = Streaming { listed, written, at: Position::Start, first: true };
+    let done = state.fill(&mut piece).map_err(Status::internal)?;
+    let first = piece.freeze();
+    let body = if done {
+        Body::from(first)
+    } else {
+        let rest = futures::stream::try_unfold((state, false), |(mut state, done)| async move {
+            if done {
+                return Ok::<_, protobuf::Error>(None);
+            }
+            let mut piece = BytesMut::with_capacity(PIECE + 4096);
+            let done = state.fill(&mut piece)?;
+            Ok(Some((piece.freeze(), (state, done))))
+        });
+        Body::from_stream(futures::StreamExt::chain(futures::stream::iter([Ok(first)]), rest))
+    };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    Ok(response)
+}
+
+/// How items are written.
+enum Written {
+    /// As the stored bytes, or what is shown of them, with commas between them.
+    Json(Option<Shown>),
+    Protobuf(Messages),
+}
+
+impl Written {
+    fn media(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "application/json",
+            Self::Protobuf(_) => PROTOBUF,
+        }
+    }
+
+    fn item(&mut self, item: &Item, first: &mut bool, piece: &mut BytesMut) -> Encoded<()> {
+        let row = match self {
+            Self::Protobuf(messages) => return messages.write(item, piece),
+            Self::Json(row) => row,
+        };
+        if !std::mem::take(first) {
+            piece.put_u8(b',');
+        }
+        match row {
+            None => item.stored.write(item.revision, piece),
+            Some(row) => row.write(item, piece),
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> &'static [u8] {
+        match self {
+            Self::Json(_) => b"]}\n",
+            Self::Protobuf(messages) => messages.end(),
+        }
+    }
 }
 
 /// How far a streamed list has come.
 struct Streaming {
     listed: Listed,
-    pieces: Pieces,
+    written: Written,
     at: Position,
     first: bool,
 }
@@ -206,47 +302,22 @@ enum Position {
     Start,
     /// The next item of a collected page.
     Next(usize),
-    /// The last key that was written.
+    /// The last key that was looked at.
     After(Arc<str>),
 }
 
 impl Streaming {
     /// Adds items to `piece` until it is full. `true` when the list is complete.
-    fn fill(&mut self, piece: &mut BytesMut) -> bool {
-        if let Some(items) = &self.listed.items {
-            let from = if let Position::Next(next) = self.at { next } else { 0 };
-            for (index, item) in items.iter().enumerate().skip(from) {
-                write(piece, item, &self.pieces, &mut self.first);
-                if piece.len() >= PIECE && index + 1 < items.len() {
-                    self.at = Position::Next(index + 1);
-                    return false;
-                }
-            }
-        } else {
-            let after = if let Position::After(key) = &self.at { Some(key.clone()) } else { None };
-            for item in self.listed.snapshot.range(&self.listed.range, after.as_deref()) {
-                if !self.listed.selection.takes(item) {
-                    continue;
-                }
-                write(piece, item, &self.pieces, &mut self.first);
-                if piece.len() >= PIECE {
-                    self.at = Position::After(item.key.clone());
-                    return false;
-                }
-            }
+    fn fill(&mut self, piece: &mut BytesMut) -> Encoded<bool> {
+        let Self { listed, written, at, first } = self;
+        let done = listed.walk(at, |item| {
+            written.item(item, first, piece)?;
+            Ok(piece.len() < PIECE)
+        })?;
+        if done {
+            piece.put_slice(written.end());
         }
-        piece.put_slice(b"]}\n");
-        true
-    }
-}
-
-fn write(piece: &mut BytesMut, item: &Item, pieces: &Pieces, first: &mut bool) {
-    if !std::mem::take(first) {
-        piece.put_u8(b',');
-    }
-    match &pieces.row {
-        None => item.stored.write(item.revision, piece),
-        Some(row) => row.write(item, piece),
+        Ok(done)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     body,
     kinds::Kind,
     negotiate::{self, Form, View},
+    protobuf,
     registry::Part,
     request::{Target, pairs},
     schema,
@@ -23,6 +24,7 @@ use crate::{
 
 mod create;
 mod delete;
+mod frames;
 mod get;
 mod list;
 mod log;
@@ -153,7 +155,7 @@ impl Context {
             Some(value) => matches!(value.as_str(), "1" | "true"),
             None => person && self.target.verb != "watch",
         };
-        negotiate::form(self.header(header::ACCEPT), pretty, allowed)
+        negotiate::form(self.header(header::ACCEPT), pretty, || protobuf::speaks(&self.kind), allowed)
     }
 
     /// The form of an answer that is one object.

@@ -13,12 +13,12 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{Context, get::wait_for, options::List, selection::Selection};
+use super::{Context, frames::Frames, get::wait_for, options::List, selection::Selection};
 use crate::{
     answer::Row,
-    negotiate::{Media, View},
+    negotiate::View,
     status::{Result, Status},
-    window::{Event, Item, Run, Snapshot, Window, frame},
+    window::{Event, Item, Run, Snapshot, Window},
 };
 
 /// How often a watcher that wants bookmarks gets one.
@@ -35,21 +35,20 @@ const PIECE: usize = 64 * 1024;
 /// Answers a stream of changes.
 pub(super) async fn watch(cx: &Context) -> Result<Response> {
     let form = cx.form(|view| !matches!(view, View::MetadataList(_)))?;
-    if form.media == Media::Yaml {
-        return Err(Status::not_acceptable(&["application/json"]));
-    }
+    let frames = Frames::of(form.media, &cx.kind)?;
     let options = cx.list_options()?;
     let selection = cx.selection()?;
     let window = cx.server.registry.window(&cx.kind);
     let row = cx.answer(form)?.row(form.view);
     wait_for(cx, options.revision).await?;
-    let watcher = Watcher::start(cx, &options, selection, window, row);
+    let media = frames.media();
+    let watcher = Watcher::start(cx, &options, selection, window, (frames, row));
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
         let piece = watcher.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(piece), watcher))
     });
     let mut response = Response::new(Body::from_stream(stream));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     Ok(response)
 }
 
@@ -58,6 +57,7 @@ struct Watcher {
     selection: Selection,
     everything: bool,
     range: String,
+    frames: Frames,
     row: Option<Row>,
     /// The synthetic beginning: the state that is sent first, and the last key that was sent.
     initial: Option<(Snapshot, Option<Arc<str>>)>,
@@ -87,7 +87,13 @@ impl Drop for Alive {
 }
 
 impl Watcher {
-    fn start(cx: &Context, options: &List, selection: Selection, window: Arc<Window>, row: Option<Row>) -> Self {
+    fn start(
+        cx: &Context,
+        options: &List,
+        selection: Selection,
+        window: Arc<Window>,
+        (frames, row): (Frames, Option<Row>),
+    ) -> Self {
         let news = window.news();
         let from_now = matches!(options.revision, None | Some(0));
         let fresh = options.initial_events.unwrap_or(from_now);
@@ -108,6 +114,7 @@ impl Watcher {
             window,
             selection,
             range,
+            frames,
             row,
             initial: fresh.then_some((snapshot, None)),
             announce: options.initial_events == Some(true) && options.bookmarks,
@@ -195,7 +202,7 @@ impl Watcher {
         for item in snapshot.range(&self.range, after.clone().as_deref()) {
             after = Some(item.key.clone());
             if self.selection.takes(item) {
-                piece.extend_from_slice(&line(self.row.as_mut(), "ADDED", item, item.revision));
+                piece.extend_from_slice(&told(&self.frames, self.row.as_mut(), "ADDED", item, item.revision));
             }
             if piece.len() >= PIECE {
                 complete = false;
@@ -237,7 +244,7 @@ impl Watcher {
 
     fn line(&mut self, event: &Event) -> Option<Bytes> {
         if self.everything && self.row.is_none() {
-            return Some(event.frame());
+            return Some(self.frames.shared(event));
         }
         if !event.item.key.starts_with(&self.range) {
             return None;
@@ -252,9 +259,9 @@ impl Watcher {
             (Some(before), false) => ("DELETED", before),
         };
         if self.row.is_none() && change == event.change() {
-            return Some(event.frame());
+            return Some(self.frames.shared(event));
         }
-        Some(line(self.row.as_mut(), change, item, event.revision))
+        Some(told(&self.frames, self.row.as_mut(), change, item, event.revision))
     }
 
     fn bookmark(&mut self, initial_events_end: bool) -> Bytes {
@@ -266,29 +273,26 @@ impl Watcher {
             Some(row) => row.bookmark(metadata),
             None => json!({"metadata": metadata}),
         };
-        self.told("BOOKMARK", object)
+        self.frames.shown("BOOKMARK", &self.named(object))
     }
 
-    fn told(&self, change: &str, mut object: Value) -> Bytes {
+    fn named(&self, mut object: Value) -> Value {
         if object.get("kind").is_none() {
             object["kind"] = self.selection.kind().into();
             object["apiVersion"] = self.selection.api_version().into();
         }
-        Bytes::from(format!("{}\n", json!({"type": change, "object": object})))
+        object
     }
 
     fn gone(&self, begins: u64) -> Bytes {
         let status = Status::expired(format!("too old resource version: {} ({begins})", self.cursor));
-        Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status.object()})))
+        self.frames.shown("ERROR", &status.object())
     }
 }
 
-fn line(row: Option<&mut Row>, change: &str, item: &Item, revision: u64) -> Bytes {
+fn told(frames: &Frames, row: Option<&mut Row>, change: &str, item: &Item, revision: u64) -> Bytes {
     match row {
-        None => frame(change, item, revision),
-        Some(row) => {
-            let object = row.shown(item.stored.value_at(revision));
-            Bytes::from(format!("{}\n", json!({"type": change, "object": object})))
-        }
+        None => frames.stored(change, item, revision),
+        Some(row) => frames.shown(change, &row.shown(item.stored.value_at(revision))),
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What every body begins with.
-const PREFIX: &[u8] = b"k8s\0";
+pub(super) const PREFIX: &[u8] = b"k8s\0";
 /// Messages within messages.
 const MOST_DEPTH: usize = 100;
 
@@ -120,7 +120,7 @@ impl Reader {
         let depth = depth.checked_sub(1).ok_or_else(|| Malformed::new("messages are nested too deeply"))?;
         for field in fields(bytes) {
             let (number, written) = field?;
-            let Some(field) = message.get(&number) else { continue };
+            let Some(field) = message.field(number) else { continue };
             self.field(field, written, object, depth)
                 .map_err(|error| Malformed(format!("{}: {}", field.name.unwrap_or("inline"), error.0)))?;
         }
@@ -201,6 +201,7 @@ impl Reader {
             Kind::Bytes => BASE64.encode(written.bytes()?).into(),
             Kind::Time => time(written.bytes()?, false)?,
             Kind::MicroTime => time(written.bytes()?, true)?,
+            Kind::Duration => duration(written.bytes()?)?,
             Kind::Quantity => match first_text(written.bytes()?)? {
                 "" => "0".into(),
                 text => text.into(),
@@ -219,8 +220,7 @@ impl Reader {
 
     /// The unions of JSONSchemaProps: a schema, or else a boolean, several schemas, or names of properties.
     fn union(&self, kind: Kind, bytes: &[u8], depth: usize) -> Result<Value, Malformed> {
-        let props = self.table.named("apiextensions.JSONSchemaProps");
-        let props = props.ok_or_else(|| Malformed::new("JSONSchemaProps are not known"))?;
+        let props = self.table.message(self.table.schema);
         let mut schema = None;
         let mut others = Vec::new();
         let mut allowed = false;
@@ -308,6 +308,22 @@ fn time(bytes: &[u8], micro: bool) -> Result<Value, Malformed> {
     let nanos = if micro { i32::try_from(nanos).map_err(|_| out_of_range())? } else { 0 };
     let time = Timestamp::new(seconds, nanos).map_err(|_| out_of_range())?;
     Ok(if micro { time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string() } else { time.to_string() }.into())
+}
+
+/// Nanoseconds, as a duration of Go. One that is negative is for the checks to refuse.
+fn duration(bytes: &[u8]) -> Result<Value, Malformed> {
+    const SECOND: i64 = 1_000_000_000;
+    let mut nanos = 0;
+    for field in fields(bytes) {
+        if let (1, written) = field? {
+            nanos = signed(written.number()?);
+        }
+    }
+    Ok(match u64::try_from(nanos / SECOND) {
+        Ok(seconds) if nanos % SECOND == 0 => onex_crds::duration::of_seconds(seconds),
+        _ => format!("{nanos}ns"),
+    }
+    .into())
 }
 
 fn first_text(bytes: &[u8]) -> Result<&str, Malformed> {

@@ -11,12 +11,32 @@ pub(super) struct Table {
     names: HashMap<String, usize>,
     kinds: HashMap<(&'static str, &'static str), usize>,
     versions: HashSet<&'static str>,
+    /// Where the messages are that all objects are made of.
+    pub object_meta: usize,
+    pub list_meta: usize,
+    /// Where the message is that its unions refer to.
+    pub schema: usize,
 }
 
-/// A message: its fields by number.
-pub(super) type Message = BTreeMap<u32, Field>;
+/// A message: its fields by number, and by the name that they have in JSON.
+#[derive(Default)]
+pub(super) struct Message {
+    fields: BTreeMap<u32, Field>,
+    /// In the order of their names.
+    places: Box<[Place]>,
+}
+
+/// Where a field of the JSON stands.
+pub(super) struct Place {
+    name: &'static str,
+    /// The messages in the parent that it stands within, from the outside: those of fields without a name.
+    pub within: Box<[u32]>,
+    pub number: u32,
+    pub field: Field,
+}
 
 /// One field of a message.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
     /// The name in JSON; `None` if the message's own fields stand in its parent.
     pub name: Option<&'static str>,
@@ -27,7 +47,7 @@ pub(super) struct Field {
 }
 
 /// How many values a field has.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Many {
     One,
     List,
@@ -35,7 +55,7 @@ pub(super) enum Many {
 }
 
 /// What a value is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     String,
     Int,
@@ -44,6 +64,7 @@ pub(super) enum Kind {
     Bytes,
     Time,
     MicroTime,
+    Duration,
     Quantity,
     IntOrString,
     Raw,
@@ -64,6 +85,7 @@ impl Kind {
             "bytes" => Self::Bytes,
             "time" => Self::Time,
             "microtime" => Self::MicroTime,
+            "duration" => Self::Duration,
             "quantity" => Self::Quantity,
             "intorstring" => Self::IntOrString,
             "raw" => Self::Raw,
@@ -103,8 +125,10 @@ pub(super) fn table() -> &'static Table {
 
 impl Table {
     fn parse(text: &'static str) -> Self {
-        let (messages, kinds, versions) = (Vec::new(), HashMap::new(), HashSet::new());
-        let mut table = Self { messages, names: names(text), kinds, versions };
+        let (messages, kinds, versions, names) = (Vec::new(), HashMap::new(), HashSet::new(), names(text));
+        let [object_meta, list_meta, schema] =
+            ["meta.ObjectMeta", "meta.ListMeta", "apiextensions.JSONSchemaProps"].map(|name| names[name]);
+        let mut table = Self { messages, names, kinds, versions, object_meta, list_meta, schema };
         let (mut package, mut version) = ("", "");
         for line in text.lines().filter_map(Line::parse) {
             match line {
@@ -116,31 +140,52 @@ impl Table {
                     if is_kind {
                         table.kinds.insert((version, name), table.messages.len());
                     }
-                    table.messages.push(Message::new());
+                    table.messages.push(Message::default());
                 }
                 Line::Field { number, name, kind } => {
                     let message = table.messages.last_mut().expect("a field stands below its message");
-                    message.insert(number, Field::parse(name, kind, package, &table.names));
+                    message.fields.insert(number, Field::parse(name, kind, package, &table.names));
                 }
             }
+        }
+        for index in 0..table.messages.len() {
+            let mut places = Vec::new();
+            table.places(&table.messages[index], &[], &mut places);
+            places.sort_unstable_by_key(|place| place.name);
+            table.messages[index].places = places.into();
         }
         table
     }
 
-    /// The message of a kind. Options of a deletion may come in the name of any group.
+    fn places(&self, message: &Message, within: &[u32], places: &mut Vec<Place>) {
+        for (&number, &field) in &message.fields {
+            match (field.name, field.kind) {
+                (Some(name), _) => places.push(Place { name, within: within.into(), number, field }),
+                (None, Kind::Message(index)) => {
+                    self.places(&self.messages[index], &[within, &[number]].concat(), places);
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Where the message of a kind is. What belongs to no group in particular may come in the name of any.
+    pub fn index(&self, api_version: &str, kind: &str) -> Option<usize> {
+        let api_version = match kind {
+            "DeleteOptions" | "Status" | "PartialObjectMetadata" => "meta.k8s.io/v1",
+            _ => api_version,
+        };
+        self.kinds.get(&(api_version, kind)).copied()
+    }
+
+    /// The message of a kind.
     pub fn kind(&self, api_version: &str, kind: &str) -> Option<&Message> {
-        let api_version = if kind == "DeleteOptions" { "meta.k8s.io/v1" } else { api_version };
-        self.kinds.get(&(api_version, kind)).map(|index| &self.messages[*index])
+        self.index(api_version, kind).map(|index| self.message(index))
     }
 
     /// Some kind of this version is known.
     pub fn has_version(&self, api_version: &str) -> bool {
         self.versions.contains(api_version)
-    }
-
-    /// The message of this name: `apiextensions.JSONSchemaProps`.
-    pub fn named(&self, name: &str) -> Option<&Message> {
-        self.names.get(name).map(|index| &self.messages[*index])
     }
 
     /// The message that [`Kind::Message`] means.
@@ -163,6 +208,34 @@ fn names(text: &'static str) -> HashMap<String, usize> {
         }
     }
     names
+}
+
+impl Message {
+    /// The field of this number.
+    pub fn field(&self, number: u32) -> Option<&Field> {
+        self.fields.get(&number)
+    }
+
+    /// The field of this name in JSON, wherever it stands.
+    pub fn place(&self, name: &str) -> Option<&Place> {
+        self.places.binary_search_by(|place| place.name.cmp(name)).ok().map(|found| &self.places[found])
+    }
+}
+
+#[cfg(test)]
+impl Table {
+    /// All kinds, each with its version.
+    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.kinds.keys().copied()
+    }
+}
+
+#[cfg(test)]
+impl Message {
+    /// All fields by their names in JSON.
+    pub fn places(&self) -> impl Iterator<Item = (&'static str, Field)> {
+        self.places.iter().map(|place| (place.name, place.field))
+    }
 }
 
 impl Field {

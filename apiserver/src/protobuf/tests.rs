@@ -235,7 +235,7 @@ fn what_makes_no_sense_is_refused_as_such() {
     assert_eq!(error(&body("v1", "Miner", message())).0, 400);
     assert_eq!(error(&body("", "", message())).0, 400);
     assert_eq!(error(b"k8s\0").0, 400);
-    assert_eq!(error(&body("apps.onex.io/v1beta1", "MinerSet", message())).0, 415);
+    assert_eq!(error(&body("example.com/v1", "Thing", message())).0, 415);
     assert_eq!(error(&body("v1", "Pod", message().number(1, 1))).0, 400);
     assert_eq!(error(&body("v1", "Pod", message().message(1, message().bytes(1, &[255])))).0, 400);
     assert_eq!(

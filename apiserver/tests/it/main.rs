@@ -11,6 +11,7 @@ mod list;
 mod odd;
 mod patch;
 mod paths;
+mod protobuf;
 mod resume;
 mod sockets;
 mod tokens;

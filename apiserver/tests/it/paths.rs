@@ -104,7 +104,7 @@ async fn what_is_not_served_is_refused_with_the_list_of_what_is() {
     let world = World::new().await;
     world.post(MAPS, map("a")).await.is(201);
     let accept = async |path: &str, accept: &str| world.send(Method::GET, path, &[("accept", accept)], "").await;
-    let served = "only the following media types are accepted: application/json, application/yaml";
+    let served = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
     assert_eq!(accept(MAPS, "text/html").await.says(406), served);
     let metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
     accept(MAPS, metadata).await.is(406);

@@ -28,7 +28,9 @@ pub struct World {
 pub struct Answer {
     pub code: u16,
     pub headers: HeaderMap,
+    /// The body, as far as it is text.
     pub text: String,
+    pub bytes: bytes::Bytes,
 }
 
 impl Answer {
@@ -151,7 +153,8 @@ impl World {
 async fn answered(response: axum::response::Response) -> Answer {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
-    Answer { code: parts.status.as_u16(), headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Answer { code: parts.status.as_u16(), headers: parts.headers, text, bytes }
 }
 
 /// A watch that is open.

@@ -152,7 +152,7 @@ fn paths(world: &World, data: &[u8]) {
     let query = path.split_once('?').map_or("", |(_, query)| query);
     request::Target::read(&method, path, query);
     negotiate::aggregated(accept);
-    let _ = negotiate::form(accept, false, |_| true);
+    let _ = negotiate::form(accept, false, || true, |_| true);
     // What is there stays there.
     let safe = if matches!(method, Method::GET | Method::HEAD) { method } else { Method::POST };
     world.send(safe, path, &[("accept", accept)], b"");

@@ -42,6 +42,7 @@ pub mod schema;
 pub mod selector;
 pub mod service_accounts;
 pub mod status;
+pub mod structural;
 pub mod table;
 pub mod version;
 pub mod window;

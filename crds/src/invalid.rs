@@ -100,7 +100,7 @@ impl fmt::Display for Problem {
                 write!(f, "Unsupported value: {}: supported values: {}", shown(value), supported.join(", "))
             }
             Self::Forbidden(why) => with_reason(f, "Forbidden", why),
-            Self::Duplicate(value) => write!(f, "Duplicate value: {}", shown(value)),
+            Self::Duplicate(value) => write!(f, "Duplicate value: {}", in_go(value, false)),
             Self::TooLong(most) => write!(f, "Too long: may not be more than {most} bytes"),
             Self::TooMany { actual, most } => write!(f, "Too many: {actual}: must have at most {most} items"),
             Self::WrongType(value, why) => with_reason(f, &format!("Invalid value: {}", shown(value)), why),
@@ -118,6 +118,23 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Object(_) => "\"object\"".to_owned(),
         Value::Array(_) => "\"array\"".to_owned(),
+        scalar => scalar.to_string(),
+    }
+}
+
+/// An item that is there twice is shown whole, in the syntax of Go, as Kubernetes does.
+fn in_go(value: &Value, inside: bool) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields.iter().map(|(k, v)| format!("{k:?}:{}", in_go(v, true))).collect();
+            format!("map[string]interface {{}}{{{}}}", fields.join(", "))
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| in_go(item, true)).collect();
+            format!("[]interface {{}}{{{}}}", items.join(", "))
+        }
+        Value::Null if inside => "interface {}(nil)".to_owned(),
+        Value::Null => "\"null\"".to_owned(),
         scalar => scalar.to_string(),
     }
 }

@@ -77,10 +77,15 @@ pub struct Settings {
     pub event_ttl_seconds: u64,
     /// Tokens of ServiceAccounts.
     pub service_accounts: service_accounts::Settings,
-    /// Admission rules that are not asked, by name: `NamespaceAutoProvision`, `NamespaceLifecycle`, `MinerSet`.
-    pub disable_admission: Vec<String>,
     /// What is recorded of requests, and where.
     pub audit: audit::Settings,
+    /// Admission rules that are not asked, by name: `NamespaceAutoProvision`, `NamespaceLifecycle`, `MinerSet`,
+    /// `MutatingAdmissionWebhook`, `ValidatingAdmissionWebhook`.
+    pub disable_admission: Vec<String>,
+    /// All webhooks of one request together may take so many seconds. What is not answered by then has failed.
+    pub webhook_budget_seconds: u64,
+    /// Namespaces in which no webhook is asked, so that none that is dead can keep the platform from its own work.
+    pub webhook_exempt_namespaces: Vec<String>,
 }
 
 impl Default for Settings {
@@ -97,6 +102,8 @@ impl Default for Settings {
             service_accounts: service_accounts::Settings::default(),
             disable_admission: Vec::new(),
             audit: audit::Settings::default(),
+            webhook_budget_seconds: 30,
+            webhook_exempt_namespaces: vec!["kube-system".to_owned()],
         }
     }
 }
@@ -135,6 +142,14 @@ pub enum Error {
     /// The keys that sign tokens could not be had.
     #[error("the keys that sign tokens of service accounts")]
     Keys(#[from] service_accounts::Error),
+    /// A setting names admission rules that there are not: a slip there would switch off nothing.
+    #[error("disable_admission names {unknown:?}, and there are only {known}")]
+    Admission {
+        /// The name.
+        unknown: String,
+        /// The rules that there are.
+        known: String,
+    },
     /// The token file is not as it should be.
     #[error("the token file {path}: {why}")]
     Tokens {
@@ -195,8 +210,7 @@ impl Apiserver {
         let clock: Clock = Arc::new(jiff::Timestamp::now);
         let audit = audit::Auditor::new(&settings.audit, handles.audit, clock.clone())?;
         let service_accounts = Arc::new(ServiceAccounts::open(&settings.service_accounts, clock().as_second())?);
-        let mut rules = admission::rules();
-        rules.retain(|rule| !settings.disable_admission.iter().any(|name| name == rule.name()));
+        let rules = admission::Rules::all(&settings, &windows).without(&settings.disable_admission)?;
         let registry = Registry::new(handles.storage, windows.clone(), kinds.clone(), rules, clock.clone());
         let inner = Inner {
             limits: limits::InFlight::new(&settings),

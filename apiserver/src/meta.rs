@@ -94,6 +94,42 @@ pub fn check_labels(labels: &Value, field: &str, wrong: &mut Vec<Invalid>) {
     }
 }
 
+/// Complaints about a `LabelSelector`, each at `field`.
+pub fn check_label_selector(selector: &Value, field: &str, wrong: &mut Vec<Invalid>) {
+    check_labels(&selector["matchLabels"], &format!("{field}.matchLabels"), wrong);
+    for (index, expression) in selector["matchExpressions"].as_array().into_iter().flatten().enumerate() {
+        if is_enough(wrong) {
+            return;
+        }
+        let at = format!("{field}.matchExpressions[{index}]");
+        let values = expression["values"].as_array().map_or(&[][..], Vec::as_slice);
+        match text(expression, "operator") {
+            "In" | "NotIn" if values.is_empty() => {
+                let why = "must be specified when `operator` is 'In' or 'NotIn'";
+                wrong.push(Invalid::required(format!("{at}.values"), why));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                wrong.push(Invalid::forbidden(format!("{at}.values"), why));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => {
+                let why = "not a valid selector operator";
+                wrong.push(Invalid::value(format!("{at}.operator"), other, why));
+            }
+        }
+        let key = text(expression, "key");
+        refuse(&format!("{at}.key"), key, qualified_name(key), wrong);
+        for (index, value) in values.iter().enumerate() {
+            if is_enough(wrong) {
+                return;
+            }
+            let value = value.as_str().unwrap_or_default();
+            refuse(&format!("{at}.values[{index}]"), value, label_value(value), wrong);
+        }
+    }
+}
+
 fn check_annotations(annotations: &Value, wrong: &mut Vec<Invalid>) {
     let mut bytes = 0;
     for (key, value) in annotations.as_object().into_iter().flatten() {

@@ -172,7 +172,7 @@ mod tests {
         }
         assert_eq!(form(KUBECTL, false, || true, |v| v == View::Whole).unwrap(), WHOLE);
         let refused = form("image/png", false, || true, |_| true).unwrap_err();
-        assert_eq!((refused.code, refused.reason), (406, "NotAcceptable"));
+        assert_eq!((refused.code, &*refused.reason), (406, "NotAcceptable"));
         assert_eq!(
             refused.message,
             "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"

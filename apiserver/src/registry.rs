@@ -12,7 +12,7 @@ use rand::RngExt as _;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    admission::{Admit, Operation, Review},
+    admission::{Notes, Operation, Review, Rounds, Rules, Sent},
     authn::User,
     kinds::{Kind, Kinds},
     meta,
@@ -29,7 +29,7 @@ pub struct Registry {
     storage: Arc<dyn Storage>,
     windows: Arc<Windows>,
     kinds: Arc<Kinds>,
-    admission: Vec<Box<dyn Admit>>,
+    rules: Rules,
     clock: Clock,
 }
 
@@ -44,6 +44,23 @@ pub struct Options {
     pub user: User,
     /// Managed fields are right already: the object comes from an apply.
     pub tracked: bool,
+    /// What else the client asked for, as webhooks are told.
+    pub asked: Asked,
+    /// What the request leaves behind besides its answer.
+    pub notes: Arc<Notes>,
+}
+
+/// What of the options of a write matters to nobody but those who are told of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// The request is a PATCH.
+    pub patch: bool,
+    /// The client named its field manager.
+    pub named: bool,
+    /// `fieldValidation`: `Ignore`, `Warn`, `Strict`, or empty.
+    pub validation: &'static str,
+    /// `force`, of an apply.
+    pub force: Option<bool>,
 }
 
 /// Which part of an object a write is about.
@@ -131,6 +148,8 @@ pub struct DeleteOptions {
     pub dry_run: bool,
     /// Who asks, for admission.
     pub user: User,
+    /// What the request leaves behind besides its answer.
+    pub notes: Arc<Notes>,
 }
 
 /// How often a write is tried again when somebody else is faster.
@@ -146,10 +165,10 @@ impl Registry {
         storage: Arc<dyn Storage>,
         windows: Arc<Windows>,
         kinds: Arc<Kinds>,
-        admission: Vec<Box<dyn Admit>>,
+        rules: Rules,
         clock: Clock,
     ) -> Self {
-        Self { storage, windows, kinds, admission, clock }
+        Self { storage, windows, kinds, rules, clock }
     }
 
     /// The table of kinds.
@@ -159,7 +178,7 @@ impl Registry {
 
     /// Namespaces come to be when they are first used.
     pub fn provisions(&self) -> bool {
-        self.admission.iter().any(|a| a.name() == "NamespaceAutoProvision")
+        self.rules.admit.iter().any(|rule| rule.name() == "NamespaceAutoProvision")
     }
 
     /// The windows that reads look into.
@@ -216,6 +235,7 @@ impl Registry {
         self.admit(Review::create(kind, namespace, &mut object, options)).await?;
         meta::leave_out_empty(&mut object["metadata"]);
         self.check(kind, &object, None, &sent)?;
+        self.validate(&Review::create(kind, namespace, &mut object, options)).await?;
         let managers = match options.tracked {
             true => sent,
             false => self.track(kind, Part::Main, None, &object, Managers::default(), options),
@@ -346,6 +366,7 @@ impl Registry {
         if matches!(part, Part::Main | Part::Status | Part::Scale) {
             self.check(kind, &object, Some(&old), &managers.sent)?;
         }
+        self.validate(&Review::update(kind, namespace, part, &old, &mut object, options)).await?;
         bump_generation(kind, &old, &mut object);
         let live = managers.live.clone();
         let managers = match tracked {
@@ -417,8 +438,21 @@ impl Registry {
     }
 
     async fn admit(&self, mut review: Review<'_>) -> Result<()> {
-        for admit in &self.admission {
-            admit.admit(&mut review, self).await?;
+        for rule in &self.rules.admit {
+            rule.admit(&mut review, self).await?;
+        }
+        if review.rounds.next() {
+            for rule in &self.rules.admit {
+                rule.admit(&mut review, self).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks those who only refuse. The object is what will be stored.
+    async fn validate(&self, review: &Review<'_>) -> Result<()> {
+        for rule in &self.rules.validate {
+            rule.validate(review, self).await?;
         }
         Ok(())
     }
@@ -437,6 +471,7 @@ impl Registry {
             let old = item.value();
             hold_delete_preconditions(kind, &old, options)?;
             self.admit(Review::delete(kind, namespace, &old, options)).await?;
+            self.validate(&Review::delete(kind, namespace, &old, options)).await?;
             let marked = self.marked(kind, &old, options);
             if options.dry_run {
                 let shown = marked.map(|marked| Deleted::Marked(Outcome::Shown(marked)));
@@ -616,7 +651,7 @@ fn generated(prefix: &str) -> String {
 }
 
 /// Puts back what this write may not change.
-fn keep(kind: &Kind, part: Part, old: &Value, object: &mut Value) -> Result<()> {
+pub(crate) fn keep(kind: &Kind, part: Part, old: &Value, object: &mut Value) -> Result<()> {
     metadata(object)?;
     match part {
         Part::Main => {
@@ -744,6 +779,9 @@ impl<'a> Review<'a> {
             old: None,
             dry_run: options.dry_run,
             user: &options.user,
+            sent: Sent::Write(options),
+            notes: &options.notes,
+            rounds: Rounds::default(),
         }
     }
 
@@ -755,16 +793,8 @@ impl<'a> Review<'a> {
         object: &'a mut Value,
         options: &'a Options,
     ) -> Self {
-        Self {
-            operation: Operation::Update,
-            kind,
-            namespace,
-            part,
-            object: Some(object),
-            old: Some(old),
-            dry_run: options.dry_run,
-            user: &options.user,
-        }
+        let create = Self::create(kind, namespace, object, options);
+        Self { operation: Operation::Update, part, old: Some(old), ..create }
     }
 
     fn delete(kind: &'a Kind, namespace: &'a str, old: &'a Value, options: &'a DeleteOptions) -> Self {
@@ -777,6 +807,9 @@ impl<'a> Review<'a> {
             old: Some(old),
             dry_run: options.dry_run,
             user: &options.user,
+            sent: Sent::Delete(options),
+            notes: &options.notes,
+            rounds: Rounds::default(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Every error is a Kubernetes `Status`: the reasons, codes and sentences that clients match on.
 
+use std::borrow::Cow;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -13,8 +15,8 @@ use serde_json::{Value, json};
 pub struct Status {
     /// The HTTP status.
     pub code: u16,
-    /// The word that programs match on; may be empty.
-    pub reason: &'static str,
+    /// The word that programs match on; may be empty. Others than ours come from webhooks.
+    pub reason: Cow<'static, str>,
     /// The sentence that people read.
     pub message: String,
     /// `details`, or null.
@@ -71,7 +73,7 @@ fn cut(mut text: String) -> String {
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null, proceed: None }
+        Self { code, reason: reason.into(), message: message.into(), details: Value::Null, proceed: None }
     }
 
     fn with(mut self, details: Value) -> Self {
@@ -82,6 +84,18 @@ impl Status {
     /// 400: the request makes no sense.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
+    }
+
+    /// The refusal of a webhook, in whatever words it chose: its `status`, and the sentence that we make of it.
+    pub fn refused(status: &Value, message: String) -> Self {
+        let code = status["code"].as_u64().unwrap_or_default();
+        let code = u16::try_from(code).ok().filter(|code| (400..1000).contains(code)).unwrap_or(400);
+        let mut refused = Self::new(code, "", message);
+        refused.reason = Cow::Owned(cut(status["reason"].as_str().unwrap_or_default().to_owned()));
+        if let Some(details) = status.get("details").filter(|details| details.is_object()) {
+            refused.details = details.clone();
+        }
+        refused
     }
 
     /// 401: who are you?
@@ -257,7 +271,7 @@ impl Status {
             "message": self.message, "code": self.code,
         });
         if !self.reason.is_empty() {
-            object["reason"] = self.reason.into();
+            object["reason"] = self.reason.as_ref().into();
         }
         if !self.details.is_null() {
             object["details"] = self.details.clone();
@@ -273,7 +287,7 @@ impl Status {
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
     /// The word that programs match on.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Cow<'static, str>,
     /// The sentence that people read.
     pub(crate) message: String,
 }
@@ -282,7 +296,7 @@ impl IntoResponse for Status {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.object().to_string()));
         *response.status_mut() = StatusCode::from_u16(self.code).expect("codes are written above");
-        response.extensions_mut().insert(Said { reason: self.reason, message: self.message.clone() });
+        response.extensions_mut().insert(Said { reason: self.reason.clone(), message: self.message.clone() });
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(seconds) = self.details["retryAfterSeconds"].as_u64() {

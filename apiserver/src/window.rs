@@ -123,6 +123,8 @@ pub struct Window {
     news: watch::Sender<u64>,
     /// The revision up to which all windows are complete.
     complete: Arc<AtomicU64>,
+    /// The revision of the newest change of this resource.
+    changed: AtomicU64,
 }
 
 struct State {
@@ -436,7 +438,8 @@ impl Window {
         let state = State { items: OrdMap::new(), last: 0, history: VecDeque::new(), history_bytes: 0, begins: 0 };
         let (news, _) = watch::channel(0);
         let (pins, offered) = (Mutex::default(), Mutex::default());
-        Self { prefix, paths, bounds, state: RwLock::new(state), pins, offered, news, complete }
+        let changed = AtomicU64::new(0);
+        Self { prefix, paths, bounds, state: RwLock::new(state), pins, offered, news, complete, changed }
     }
 
     /// Encodes an object of this resource. Nothing if it has no metadata.
@@ -520,6 +523,12 @@ impl Window {
         self.news.subscribe()
     }
 
+    /// The revision of the newest change of this resource: who compares it with what they saw before, knows whether to
+    /// look again.
+    pub fn changed(&self) -> u64 {
+        self.changed.load(Ordering::Acquire)
+    }
+
     /// How many objects there are.
     pub fn count(&self) -> usize {
         self.state.read().items.len()
@@ -547,6 +556,7 @@ impl Window {
         let items: OrdMap<_, _> = items.collect();
         let fresh = State { items, last: revision, history: VecDeque::new(), history_bytes: 0, begins: revision };
         drop(std::mem::replace(&mut *self.state.write(), fresh));
+        self.changed.store(revision, Ordering::Release);
         self.offered.lock().clear(); // what was stored meanwhile is in the entries, and will not be told of again
         // Whoever waits for the next change is to hear that some were missed.
         self.news.send_replace(revision);
@@ -562,6 +572,7 @@ impl Window {
         }
         let forgotten = self.forget(&mut state, now);
         let last = state.last;
+        self.changed.store(last, Ordering::Release);
         drop(state);
         self.news.send_replace(last);
         drop(forgotten); // freed when nobody waits for the lock any more

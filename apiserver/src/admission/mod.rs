@@ -1,19 +1,30 @@
 //! What may be written beyond what a kind says of itself: a visible list, asked in order.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::{
+    Error, Settings,
     authn::User,
     kinds::Kind,
-    registry::{Part, Registry},
+    registry::{DeleteOptions, Options, Part, Registry},
     status::Result,
+    window::Windows,
 };
 
 mod minerset;
 mod namespace;
+mod notes;
+mod webhooks;
 
-/// One rule about writes.
+pub use notes::Notes;
+pub use webhooks::Rounds;
+
+/// One rule about writes, which is asked before the object is checked, and may change it.
+///
+/// It may be asked twice of one write: again when a webhook changed the object after it.
 #[async_trait]
 pub trait Admit: Send + Sync + 'static {
     /// The name that settings and messages use.
@@ -21,6 +32,16 @@ pub trait Admit: Send + Sync + 'static {
 
     /// Changes the object, or refuses the write.
     async fn admit(&self, review: &mut Review<'_>, registry: &Registry) -> Result<()>;
+}
+
+/// One rule about writes that only refuses. It sees the object as it will be stored.
+#[async_trait]
+pub trait Validate: Send + Sync + 'static {
+    /// The name that settings and messages use.
+    fn name(&self) -> &'static str;
+
+    /// Refuses the write, or lets it be.
+    async fn validate(&self, review: &Review<'_>, registry: &Registry) -> Result<()>;
 }
 
 /// A write that is about to happen.
@@ -41,6 +62,21 @@ pub struct Review<'a> {
     pub dry_run: bool,
     /// Who does it.
     pub user: &'a User,
+    /// The options that came with it.
+    pub sent: Sent<'a>,
+    /// What the request leaves behind besides its answer: warnings, annotations for the audit log.
+    pub notes: &'a Notes,
+    /// How often the rules were asked, and what webhooks did so far.
+    pub rounds: Rounds,
+}
+
+/// The options that came with a write.
+#[derive(Clone, Copy)]
+pub enum Sent<'a> {
+    /// Of a create or an update.
+    Write(&'a Options),
+    /// Of a deletion.
+    Delete(&'a DeleteOptions),
 }
 
 /// What a write does.
@@ -55,10 +91,52 @@ pub enum Operation {
 }
 
 /// All rules, in the order in which they are asked.
-pub fn rules() -> Vec<Box<dyn Admit>> {
-    vec![
-        Box::new(namespace::AutoProvision), // before Lifecycle, which refuses namespaces that are not there
-        Box::new(namespace::Lifecycle),
-        Box::new(minerset::MinerSet), // after the name is known: its selector holds the name
-    ]
+pub struct Rules {
+    /// Those that may change the object.
+    pub admit: Vec<Box<dyn Admit>>,
+    /// Those that see what will be stored.
+    pub validate: Vec<Box<dyn Validate>>,
+}
+
+impl Rules {
+    /// Every rule that there is.
+    pub fn all(settings: &Settings, windows: &Arc<Windows>) -> Self {
+        let webhooks = |prefix| webhooks::Webhooks::new(settings, windows, prefix);
+        Self {
+            admit: vec![
+                Box::new(namespace::AutoProvision), // before Lifecycle, which refuses namespaces that are not there
+                Box::new(namespace::Lifecycle),
+                Box::new(minerset::MinerSet), // after the name is known: its selector holds the name
+                // Last: webhooks see what the platform makes of an object, and the rules above have the last word over it.
+                Box::new(webhooks::Mutating(webhooks("/registry/mutatingwebhookconfigurations/"))),
+            ],
+            validate: vec![Box::new(webhooks::Validating(webhooks("/registry/validatingwebhookconfigurations/")))],
+        }
+    }
+
+    /// The same without those of these names.
+    ///
+    /// # Errors
+    /// When there is no rule of a name.
+    pub fn without(mut self, names: &[String]) -> Result<Self, Error> {
+        let known = self.names();
+        if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(Error::Admission { unknown: unknown.clone(), known: known.join(", ") });
+        }
+        let stays = |name: &str| !names.iter().any(|n| n == name);
+        self.admit.retain(|rule| stays(rule.name()));
+        self.validate.retain(|rule| stays(rule.name()));
+        Ok(self)
+    }
+
+    /// What they are called.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.admit.iter().map(|rule| rule.name()).collect();
+        for name in self.validate.iter().map(|rule| rule.name()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
 }

@@ -32,7 +32,8 @@ impl Admit for AutoProvision {
             return Ok(());
         }
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": review.namespace}});
-        let options = Options { manager: "onex-apiserver".to_owned(), ..Options::default() };
+        // In the name of who asked, so that webhooks about namespaces are not gone round.
+        let options = Options { manager: "onex-apiserver".to_owned(), user: review.user.clone(), ..Options::default() };
         match registry.create(&namespaces, "", object, &options).await {
             Err(status) if status.reason != "AlreadyExists" => Err(status),
             // Lifecycle looks for it next.

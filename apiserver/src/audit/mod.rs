@@ -220,7 +220,7 @@ impl Recorded {
     fn outcome(&self, response: &Response) -> Outcome {
         Outcome {
             code: response.status().as_u16(),
-            status: response.extensions().get::<Said>().map(|said| (said.message.clone(), said.reason.to_owned())),
+            status: response.extensions().get::<Said>().map(|said| (said.message.clone(), said.reason.to_string())),
             ..self.so_far()
         }
     }

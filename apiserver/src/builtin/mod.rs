@@ -3,6 +3,7 @@
 //! This is the one place of the apiserver that names kinds. Each file makes descriptors ([`Kind`]) for one group; what a
 //! kind does beyond its schema is functions over `serde_json::Value`, so that what a client sent comes back.
 
+pub mod admissionregistration;
 mod columns;
 pub mod coordination;
 pub mod core;
@@ -27,6 +28,7 @@ pub fn kinds() -> Vec<Kind> {
     kinds.extend(onex::kinds());
     kinds.push(events::kind());
     kinds.push(coordination::lease());
+    kinds.extend(admissionregistration::kinds());
     kinds
 }
 

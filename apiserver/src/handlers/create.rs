@@ -22,7 +22,7 @@ pub(super) async fn create(cx: &Context, body: Body) -> Result<Response> {
     cx.warn_of(&mut object);
     let object = cx.to_stored(object);
     let written = cx.server.registry.create(&cx.kind, cx.namespace(), object, &write.options).await?;
-    if let Some(notes) = &cx.notes {
+    if let Some(notes) = &cx.record {
         match &written.outcome {
             Outcome::Stored(stored, _) => notes.made(&stored.value_without_managers()),
             Outcome::Shown(object) => notes.made(object),

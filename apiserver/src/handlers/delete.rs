@@ -144,6 +144,7 @@ async fn options(cx: &Context, body: Body) -> Result<DeleteOptions> {
         resource_version: preconditions.resource_version.filter(|seen| !seen.is_empty()),
         dry_run,
         user: cx.user.clone(),
+        notes: cx.notes().clone(),
     })
 }
 

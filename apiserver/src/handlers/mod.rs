@@ -1,16 +1,20 @@
 //! One verb a file: from a request that is allowed to an answer.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, header};
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
     Inner,
+    admission::Notes,
     answer::Answer,
-    audit::Notes,
+    audit,
     authn::User,
     body,
     kinds::Kind,
@@ -30,7 +34,7 @@ mod list;
 mod log;
 pub(crate) mod options;
 mod patch;
-mod scale;
+pub(crate) mod scale;
 mod selection;
 mod token;
 mod update;
@@ -51,9 +55,9 @@ pub(crate) struct Context {
     /// The headers.
     pub(crate) headers: HeaderMap,
     /// Where to say what the audit log is to know, if this request is recorded.
-    pub(crate) notes: Option<Notes>,
-    /// What the client is to be warned of, whatever the answer is.
-    warnings: Mutex<Vec<String>>,
+    pub(crate) record: Option<audit::Notes>,
+    /// What the request leaves behind besides its answer, made when there is something.
+    notes: OnceLock<Arc<Notes>>,
 }
 
 /// How long a request waits until what others were told of can be seen.
@@ -70,10 +74,15 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
     if !server.windows.current(PATIENCE).await {
         return answered(Err(crate::registry::behind()));
     }
-    let notes = parts.extensions.get::<Notes>().cloned();
-    let cx = Context { server, target, kind, user, query, headers: parts.headers, notes, warnings: Mutex::default() };
+    let record = parts.extensions.get::<audit::Notes>().cloned();
+    let cx = Context { server, target, kind, user, query, headers: parts.headers, record, notes: OnceLock::new() };
     let mut response = answered(cx.dispatch(body).await);
-    warn(&mut response, &cx.warnings.into_inner());
+    if let Some(notes) = cx.notes.get() {
+        warn(&mut response, &notes.warnings());
+        if let Some(record) = &cx.record {
+            notes.annotations().into_iter().for_each(|(name, said)| record.add(name, said));
+        }
+    }
     response
 }
 
@@ -170,11 +179,12 @@ impl Context {
 
     /// Adds a warning to the answer, once.
     fn warn(&self, warning: impl Into<String>) {
-        let warning = warning.into();
-        let mut warnings = self.warnings.lock();
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
+        self.notes().warn(warning.into());
+    }
+
+    /// What the request leaves behind besides its answer.
+    fn notes(&self) -> &Arc<Notes> {
+        self.notes.get_or_init(Arc::default)
     }
 
     /// Warns of the complaints, or answers them as an error.

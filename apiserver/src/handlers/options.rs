@@ -4,7 +4,7 @@ use onex_crds::Invalid;
 
 use super::Context;
 use crate::{
-    registry::Options,
+    registry::{Asked, Options},
     request::is_true,
     status::{Result, Status},
 };
@@ -43,13 +43,14 @@ impl Context {
     pub(super) fn write_options(&self, kind: &str) -> Result<Write> {
         let mut wrong = Vec::new();
         let dry_run = self.dry_run(&mut wrong);
-        let validation = match self.parameter("fieldValidation").as_deref() {
-            None | Some("" | "Warn") => Validation::Warn,
-            Some("Ignore") => Validation::Ignore,
-            Some("Strict") => Validation::Strict,
+        let (validation, asked) = match self.parameter("fieldValidation").as_deref() {
+            None | Some("") => (Validation::Warn, ""),
+            Some("Warn") => (Validation::Warn, "Warn"),
+            Some("Ignore") => (Validation::Ignore, "Ignore"),
+            Some("Strict") => (Validation::Strict, "Strict"),
             Some(other) => {
                 wrong.push(Invalid::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]));
-                Validation::Warn
+                (Validation::Warn, "")
             }
         };
         let manager = self.parameter("fieldManager").unwrap_or_default();
@@ -65,7 +66,9 @@ impl Context {
         }
         let named = !manager.is_empty();
         let manager = if named { manager } else { self.agent() };
-        let options = Options { dry_run, manager, user: self.user.clone(), tracked: false };
+        let asked = Asked { patch: kind == "PatchOptions", named, validation: asked, force };
+        let notes = self.notes().clone();
+        let options = Options { dry_run, manager, user: self.user.clone(), tracked: false, asked, notes };
         Ok(Write { options, validation, force, named })
     }
 

@@ -137,7 +137,8 @@ fn paths(cx: &Context) -> &Scale {
     cx.kind.scale.as_ref().expect("only kinds with a scale get here")
 }
 
-fn of(paths: &Scale, object: &Value) -> Value {
+/// The scale of an object.
+pub(crate) fn of(paths: &Scale, object: &Value) -> Value {
     let meta = &object["metadata"];
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {}, "spec": {},
@@ -166,7 +167,8 @@ fn look<'a>(object: &'a Value, path: &[String]) -> &'a Value {
     path.iter().fold(object, |value, name| &value[name.as_str()])
 }
 
-fn put(object: &mut Value, path: &[String], value: Value) {
+/// Sets what is at the path.
+pub(crate) fn put(object: &mut Value, path: &[String], value: Value) {
     let place = path.iter().fold(object, |value, name| &mut value[name.as_str()]);
     *place = value;
 }

@@ -101,7 +101,7 @@ mod json_patch {
             json!([{"op": "add", "path": "a", "value": 1}]),
         ] {
             let error = patched(json!({"a": 1}), patch.clone()).unwrap_err();
-            assert_eq!((error.code, error.reason), (422, "Invalid"), "{patch}");
+            assert_eq!((error.code, error.reason.as_ref()), (422, "Invalid"), "{patch}");
             assert_eq!(error.message, "the server rejected our request due to an error in our request");
         }
         for body in ["{}", "[1]", "[", "", "null"] {
@@ -114,7 +114,7 @@ mod json_patch {
         let test = json!({"op": "test", "path": "/a", "value": 1});
         assert!(patched(json!({"a": 1}), vec![test.clone(); 10_000].into()).is_ok());
         let error = patched(json!({"a": 1}), vec![test; 10_001].into()).unwrap_err();
-        assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
+        assert_eq!((error.code, error.reason.as_ref()), (413, "RequestEntityTooLarge"));
     }
 
     #[test]
@@ -543,7 +543,7 @@ mod server_side_apply {
     fn another_value_than_the_owners_is_a_conflict_and_the_same_value_is_co_ownership() {
         let live = created(json!({"replicas": 1, "paused": true}), "kubectl-create");
         let error = applied(Some(&live), json!({"replicas": 2}), "m").unwrap_err();
-        assert_eq!((error.code, error.reason), (409, "Conflict"));
+        assert_eq!((error.code, error.reason.as_ref()), (409, "Conflict"));
         assert_eq!(
             error.message,
             "Apply failed with 1 conflict: conflict with \"kubectl-create\" using v1: .spec.replicas"
@@ -681,7 +681,7 @@ mod server_side_apply {
         ];
         for (spec, problem) in cases {
             let error = applied(None, spec, "m").unwrap_err();
-            assert_eq!((error.code, error.reason), (500, ""));
+            assert_eq!((error.code, error.reason.as_ref()), (500, ""));
             assert_eq!(
                 error.message,
                 format!("failed to create typed patch object (default/x; v1, Kind=Thing): {problem}")

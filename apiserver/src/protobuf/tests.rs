@@ -222,14 +222,14 @@ fn an_object_within_an_object_may_be_protobuf_too() {
 fn what_makes_no_sense_is_refused_as_such() {
     let error = |body: &[u8]| {
         let error = decode(body).unwrap_err();
-        (error.code, error.reason, error.message)
+        (error.code, error.reason.into_owned(), error.message)
     };
     assert_eq!(
         error(b"{}"),
         (
             400,
-            "BadRequest",
-            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".into()
+            "BadRequest".to_owned(),
+            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".to_owned()
         )
     );
     assert_eq!(error(&body("v1", "Miner", message())).0, 400);

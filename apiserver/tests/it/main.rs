@@ -16,5 +16,7 @@ mod resume;
 mod sockets;
 mod tokens;
 mod watch;
+mod webhook_server;
+mod webhooks;
 mod world;
 mod write;

@@ -205,7 +205,7 @@ fn check_client(config: &Value, at: &str, wrong: &mut Vec<Invalid>) {
     // Nothing but space stands in many manifests where a tool is to write the bundle later.
     let blank = bundle.iter().all(u8::is_ascii_whitespace);
     let mut certificates = CertificateDer::pem_slice_iter(&bundle);
-    if !blank && !certificates.next().is_some_and(|first| first.is_ok()) {
+    if !blank && certificates.next().is_none_or(|first| first.is_err()) {
         let why = "unable to load root certificates: unable to parse bytes as PEM block";
         wrong.push(Invalid::value(format!("{at}.caBundle"), config["caBundle"].clone(), why));
     }

@@ -407,7 +407,7 @@ async fn configurations_are_shown_as_kubectl_shows_them_and_refused_for_their_mi
 async fn a_rule_that_is_to_be_switched_off_must_exist() {
     let settings = Settings { disable_admission: vec!["MinerSets".to_owned()], ..Settings::default() };
     let storage = onex_storage::open(&"memory:".parse().unwrap(), &Default::default()).await.unwrap();
-    let handles = onex_apiserver::Handles { storage, kubelet: None };
+    let handles = onex_apiserver::Handles::over(storage);
     let refused = onex_apiserver::Apiserver::new(settings, handles).await.err().unwrap().to_string();
     assert!(
         refused.starts_with("disable_admission names \"MinerSets\", and there are only NamespaceAutoProvision, "),

@@ -42,6 +42,9 @@ use call::Dial;
 use hook::Hook;
 use question::{Asked, Verdict};
 
+/// What a configuration was compiled to, and at which revision it was.
+type Compiled = (u64, Vec<Arc<Hook>>);
+
 /// The webhooks of one kind of configuration.
 pub(super) struct Webhooks {
     window: Arc<Window>,
@@ -52,8 +55,8 @@ pub(super) struct Webhooks {
     seen: AtomicU64,
     any: AtomicBool,
     compiled: RwLock<Arc<[Arc<Hook>]>>,
-    /// What each configuration was compiled to, and at which revision it was.
-    configurations: Mutex<HashMap<Arc<str>, (u64, Vec<Arc<Hook>>)>>,
+    /// By their names.
+    configurations: Mutex<HashMap<Arc<str>, Compiled>>,
 }
 
 /// How often the rules were asked of one write, and what webhooks did so far.

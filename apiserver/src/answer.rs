@@ -35,7 +35,7 @@ impl<'a> Answer<'a> {
 
     /// A stored object. In its plain form the stored bytes go out as they are.
     pub(crate) fn stored(&self, stored: &Stored, revision: u64) -> Result<Response> {
-        match (self.form.media, self.form.view, self.kind.conversion) {
+        match (self.form.media, self.form.view, &self.kind.conversion) {
             (Media::Json, View::Whole, None) => {
                 let mut out = BytesMut::with_capacity(stored.size() + 1);
                 stored.write(revision, &mut out);
@@ -53,7 +53,7 @@ impl<'a> Answer<'a> {
     }
 
     fn served(&self, object: Value) -> Value {
-        match self.kind.conversion {
+        match &self.kind.conversion {
             Some(conversion) => (conversion.serve)(object),
             None => object,
         }
@@ -74,7 +74,7 @@ impl<'a> Answer<'a> {
     pub(crate) fn list(&self, objects: Vec<Value>, metadata: Value) -> Result<Response> {
         let shown = match self.form.view {
             View::Whole => json!({
-                "kind": format!("{}List", self.kind.kind),
+                "kind": self.kind.list_kind,
                 "apiVersion": self.kind.api_version(),
                 "metadata": metadata,
                 "items": objects,
@@ -95,7 +95,7 @@ impl<'a> Answer<'a> {
     /// The list in pieces: what comes before its items, and how each of them is shown.
     pub(crate) fn pieces(&self, metadata: Value) -> Result<Pieces> {
         let (kind, version, columns) = match self.form.view {
-            View::Whole => (format!("{}List", self.kind.kind), self.kind.api_version(), None),
+            View::Whole => (self.kind.list_kind.clone(), self.kind.api_version(), None),
             View::Table(version) => {
                 let columns = format!(r#""columnDefinitions":{},"rows":["#, table::definitions(self.kind));
                 ("Table".to_owned(), version.api_version().to_owned(), Some(columns))
@@ -146,7 +146,7 @@ impl Shown {
     /// Writes what the client sees of an item. Metadata is copied as it is stored.
     pub(crate) fn write(&self, item: &Item, out: &mut BytesMut) {
         let text = |out: &mut BytesMut, value: Value| out.put_slice(value.to_string().as_bytes());
-        match (self.view, self.kind.conversion) {
+        match (self.view, &self.kind.conversion) {
             (View::MetadataList(version), None) => partial_of(item, version, out),
             (View::Table(version), None) if self.include != Include::Object => {
                 out.put_slice(br#"{"cells":"#);
@@ -162,7 +162,7 @@ impl Shown {
     }
 
     fn of(&self, object: Value) -> Value {
-        let object = match self.kind.conversion {
+        let object = match &self.kind.conversion {
             Some(conversion) => (conversion.serve)(object),
             None => object,
         };
@@ -195,7 +195,7 @@ pub(crate) struct Row {
 impl Row {
     /// What the client sees of an object in its stored form.
     pub(crate) fn shown(&mut self, object: Value) -> Value {
-        let object = match self.kind.conversion {
+        let object = match &self.kind.conversion {
             Some(conversion) => (conversion.serve)(object),
             None => object,
         };

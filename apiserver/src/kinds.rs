@@ -12,7 +12,11 @@ use onex_crds::Invalid;
 use parking_lot::RwLock;
 use serde_json::Value;
 
-use crate::{schema::Schema, table::Path};
+use crate::{
+    custom::Custom,
+    schema::{self, Schema},
+    table::Path,
+};
 
 /// One kind in one version, as clients see it.
 pub struct Kind {
@@ -22,6 +26,8 @@ pub struct Kind {
     pub version: String,
     /// The kind: `MinerSet`.
     pub kind: String,
+    /// The kind of a list of them: `MinerSetList`.
+    pub list_kind: String,
     /// The resource name: `minersets`.
     pub plural: String,
     /// The singular name: `minerset`.
@@ -68,6 +74,10 @@ pub struct Kind {
     pub conversion: Option<Conversion>,
     /// The schema as published, made at first need.
     pub published: Published,
+    /// What a CustomResourceDefinition says of the kind; nothing for those that are compiled in.
+    pub custom: Option<Box<Custom>>,
+    /// Its objects define other kinds: who writes one is answered when the table shows it.
+    pub defines_kinds: bool,
     compiled: OnceLock<Arc<Schema>>,
 }
 
@@ -161,13 +171,16 @@ pub struct Hooks {
     pub held: fn(&Value) -> bool,
 }
 
+/// A change of form.
+pub type Convert = Arc<dyn Fn(Value) -> Value + Send + Sync>;
+
 /// Two ways to say the same thing.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Conversion {
     /// From this kind to the stored form.
-    pub store: fn(Value) -> Value,
+    pub store: Convert,
     /// From the stored form to this kind.
-    pub serve: fn(Value) -> Value,
+    pub serve: Convert,
 }
 
 impl Default for Hooks {
@@ -218,6 +231,7 @@ impl Kind {
             group: group.to_owned(),
             version: version.to_owned(),
             kind: kind.to_owned(),
+            list_kind: format!("{kind}List"),
             plural: plural.to_owned(),
             singular: kind.to_lowercase(),
             short_names: Vec::new(),
@@ -241,6 +255,8 @@ impl Kind {
             hooks: Hooks::default(),
             conversion: None,
             published,
+            custom: None,
+            defines_kinds: false,
             compiled: OnceLock::new(),
         }
     }
@@ -262,9 +278,40 @@ impl Kind {
         })
     }
 
+    /// Removes what the kind does not know, and says what is of the wrong type.
+    pub fn decode(&self, object: &mut Value) -> schema::Decoded {
+        match &self.custom {
+            Some(custom) => custom.decode(object),
+            None => schema::decode(object, self.schema()),
+        }
+    }
+
+    /// Fills in what the user left out.
+    pub fn fill(&self, object: &mut Value) {
+        match &self.custom {
+            Some(custom) => custom.fill(object),
+            None => (self.hooks.fill)(object),
+        }
+    }
+
+    /// What is wrong, and at which field, besides metadata. The old object is there on update.
+    pub fn check(&self, object: &Value, old: Option<&Value>) -> Vec<Invalid> {
+        match &self.custom {
+            Some(custom) => custom.check(object, old),
+            None => (self.hooks.check)(object, old),
+        }
+    }
+
+    /// The definition of the kind is being deleted: nothing new may come.
+    pub fn is_ending(&self) -> bool {
+        self.custom.as_ref().is_some_and(|custom| custom.ending)
+    }
+
     /// The verbs that the main resource has.
     pub fn verbs(&self) -> &'static [&'static str] {
-        if self.deletes_collections {
+        if self.is_ending() {
+            &["delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+        } else if self.deletes_collections {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         } else {
             &["create", "delete", "get", "list", "patch", "update", "watch"]
@@ -279,6 +326,7 @@ impl Kind {
 
 /// The table of kinds. It changes when CustomResourceDefinitions do.
 pub struct Kinds {
+    builtin: Vec<Arc<Kind>>,
     table: RwLock<Arc<Table>>,
 }
 
@@ -289,13 +337,33 @@ pub struct Table {
     by_path: HashMap<(String, String, String), Arc<Kind>>,
 }
 
+impl Table {
+    fn new(kinds: Vec<Arc<Kind>>) -> Arc<Self> {
+        let mut by_path = HashMap::with_capacity(kinds.len());
+        for kind in &kinds {
+            let path = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
+            by_path.entry(path).or_insert_with(|| kind.clone()); // what is compiled in comes first
+        }
+        Arc::new(Self { kinds, by_path })
+    }
+}
+
 impl Kinds {
-    /// A table of these kinds.
+    /// A table of these kinds, which are always in it.
     pub fn new(kinds: Vec<Kind>) -> Self {
-        let kinds: Vec<_> = kinds.into_iter().map(Arc::new).collect();
-        let path = |k: &Arc<Kind>| ((k.group.clone(), k.version.clone(), k.plural.clone()), k.clone());
-        let by_path = kinds.iter().map(path).collect();
-        Self { table: RwLock::new(Arc::new(Table { kinds, by_path })) }
+        let builtin: Vec<_> = kinds.into_iter().map(Arc::new).collect();
+        Self { table: RwLock::new(Table::new(builtin.clone())), builtin }
+    }
+
+    /// The kinds that are always in the table.
+    pub fn builtin(&self) -> &[Arc<Kind>] {
+        &self.builtin
+    }
+
+    /// Replaces what the table has besides the kinds that are always in it.
+    pub fn define(&self, custom: impl IntoIterator<Item = Arc<Kind>>) {
+        let table = Table::new(self.builtin.iter().cloned().chain(custom).collect());
+        *self.table.write() = table;
     }
 
     /// The table as it is now.
@@ -317,12 +385,11 @@ impl Kinds {
         self.find("", "v1", plural).expect("core kinds are compiled in")
     }
 
-    /// What windows are needed: a prefix, and the paths of the fields that selectors know there.
+    /// What windows are always needed: a prefix, and the paths of the fields that selectors know there.
     ///
     /// Where several kinds share a prefix, the one without a conversion speaks for the stored form.
     pub fn stored(&self) -> Vec<(String, Vec<Vec<String>>)> {
-        let table = self.table();
-        let stored = table.kinds.iter().filter(|k| k.conversion.is_none());
+        let stored = self.builtin.iter().filter(|k| k.conversion.is_none());
         stored.map(|k| (k.prefix.clone(), k.selectable.iter().map(|(_, path)| path.clone()).collect())).collect()
     }
 }

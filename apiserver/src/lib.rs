@@ -21,6 +21,7 @@ mod authz;
 mod body;
 mod bootstrap;
 pub mod builtin;
+pub mod custom;
 pub mod discovery;
 mod gzip;
 mod handlers;
@@ -48,6 +49,7 @@ pub mod version;
 pub mod window;
 
 use authn::{Tokens, User};
+use custom::Definitions;
 use kinds::Kinds;
 use kubelets::Kubelets;
 use metrics::Metrics;
@@ -169,6 +171,7 @@ pub struct Apiserver {
 pub(crate) struct Inner {
     settings: Settings,
     kinds: Arc<Kinds>,
+    definitions: Definitions,
     windows: Arc<Windows>,
     registry: Registry,
     tokens: Tokens,
@@ -204,6 +207,8 @@ impl Apiserver {
         let bounds =
             Bounds { age: Duration::from_secs(settings.history_seconds), bytes: settings.history_bytes, pins: 64 };
         let windows = Arc::new(Windows::new(handles.storage.clone(), kinds.stored(), bounds));
+        // What is defined in the store has windows before they are filled, with as much history as all others.
+        let definitions = Definitions::restore(&kinds, &windows, &*handles.storage).await?;
         let feed_from = windows.load().await?;
         let ready_at = windows.newest().await?;
         windows.promise(ready_at);
@@ -225,6 +230,7 @@ impl Apiserver {
             documents: discovery::Documents::new(&kinds),
             openapi: openapi::Documents::new(&kinds),
             kinds,
+            definitions,
             clock,
             feed_from,
             ready_at,
@@ -249,14 +255,18 @@ impl Apiserver {
         let inner = &self.inner;
         // A task of its own: no write is seen while the feed waits for somebody else's work.
         let keep = tokio::spawn(bootstrap::keep(inner.clone(), shutdown.clone()));
+        let define = tokio::spawn(custom::keep(inner.clone(), shutdown.clone()));
+        let end = tokio::spawn(custom::end(inner.clone(), shutdown.clone()));
         let feed = inner.windows.feed(inner.feed_from, shutdown.clone());
-        let end = async {
+        let stop = async {
             shutdown.cancelled().await;
             inner.shutdown.cancel();
         };
-        tokio::join!(feed, end);
-        if let Err(error) = keep.await {
-            tracing::error!(%error, "the keeper of what is always there has a bug");
+        tokio::join!(feed, stop);
+        for task in [keep, define, end] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a keeper of what is always there has a bug");
+            }
         }
     }
 

@@ -188,7 +188,11 @@ impl Registry {
 
     /// The window of a kind.
     pub fn window(&self, kind: &Kind) -> Arc<Window> {
-        self.windows.of(&kind.prefix).expect("every kind of the table has a window")
+        match &kind.custom {
+            // Also when the definition is gone, and this request began before.
+            Some(custom) => custom.window.clone(),
+            None => self.windows.of(&kind.prefix).expect("every kind that is compiled in has a window"),
+        }
     }
 
     /// Now, as metadata says it.
@@ -203,6 +207,10 @@ impl Registry {
 
     /// Stores a new object.
     pub async fn create(&self, kind: &Arc<Kind>, namespace: &str, object: Value, options: &Options) -> Result<Written> {
+        if kind.is_ending() {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status { message: why.to_owned(), ..Status::method_not_allowed() });
+        }
         if object["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty()) {
             let object = self.prepare_new(kind, namespace, object, options)?;
             return self.create_named(kind, namespace, object, options).await;
@@ -230,7 +238,7 @@ impl Registry {
     ) -> Result<Written> {
         let name = text(&object["metadata"]["name"]).to_owned();
         let sent = take_managers(&mut object);
-        (kind.hooks.fill)(&mut object);
+        kind.fill(&mut object);
         (kind.hooks.prepare)(&mut object, None);
         self.admit(Review::create(kind, namespace, &mut object, options)).await?;
         meta::leave_out_empty(&mut object["metadata"]);
@@ -357,8 +365,10 @@ impl Registry {
         self.hold_preconditions(kind, &old, &object)?;
         let managers = Managers { live: take_managers(&mut old), sent: take_managers(&mut object) };
         keep(kind, part, &old, &mut object)?;
+        if part == Part::Main || kind.custom.is_some() {
+            kind.fill(&mut object);
+        }
         if part == Part::Main {
-            (kind.hooks.fill)(&mut object);
             (kind.hooks.prepare)(&mut object, Some(&old));
         }
         self.admit(Review::update(kind, namespace, part, &old, &mut object, options)).await?;
@@ -390,7 +400,7 @@ impl Registry {
         let (api_version, now) = (kind.api_version(), self.now());
         let writer =
             Writer { manager: &options.manager, api_version: &api_version, subresource: part.subresource(), now: &now };
-        let Some(conversion) = kind.conversion else {
+        let Some(conversion) = &kind.conversion else {
             return patch::record(old, object, managers, writer, kind.schema());
         };
         // Managers own fields under the names that they wrote them with.
@@ -430,7 +440,7 @@ impl Registry {
             return Err(Status::bad_request("metadata.managedFields is nested too deep"));
         }
         wrong.extend(sent.as_ref().map(meta::check_managers).unwrap_or_default());
-        wrong.extend((kind.hooks.check)(object, old));
+        wrong.extend(kind.check(object, old));
         if wrong.is_empty() {
             return Ok(());
         }
@@ -668,6 +678,9 @@ pub(crate) fn keep(kind: &Kind, part: Part, old: &Value, object: &mut Value) -> 
                 Some(status) if !status.is_null() => object["status"] = status,
                 _ => remove(object, "status"),
             }
+            if kind.custom.is_some() {
+                object["metadata"] = old["metadata"].clone();
+            }
             for field in ["labels", "ownerReferences"] {
                 copy(&old["metadata"], &mut object["metadata"], field);
             }
@@ -724,7 +737,12 @@ fn bump_generation(kind: &Kind, old: &Value, object: &mut Value) {
         return;
     }
     let same = |field: &String| {
-        matches!(field.as_str(), "metadata" | "status" | "apiVersion" | "kind") || old.get(field) == object.get(field)
+        let ignored = match field.as_str() {
+            "metadata" | "apiVersion" | "kind" => true,
+            "status" => kind.status || kind.custom.is_none(),
+            _ => false,
+        };
+        ignored || old.get(field) == object.get(field)
     };
     let fields = old.as_object().into_iter().chain(object.as_object()).flat_map(Map::keys);
     if !fields.into_iter().all(same) {

@@ -125,6 +125,8 @@ pub struct Window {
     complete: Arc<AtomicU64>,
     /// The revision of the newest change of this resource.
     changed: AtomicU64,
+    /// Nothing is told of this resource any more.
+    closed: AtomicBool,
 }
 
 struct State {
@@ -438,8 +440,8 @@ impl Window {
         let state = State { items: OrdMap::new(), last: 0, history: VecDeque::new(), history_bytes: 0, begins: 0 };
         let (news, _) = watch::channel(0);
         let (pins, offered) = (Mutex::default(), Mutex::default());
-        let changed = AtomicU64::new(0);
-        Self { prefix, paths, bounds, state: RwLock::new(state), pins, offered, news, complete, changed }
+        let (changed, closed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { prefix, paths, bounds, state: RwLock::new(state), pins, offered, news, complete, changed, closed }
     }
 
     /// Encodes an object of this resource. Nothing if it has no metadata.
@@ -529,6 +531,21 @@ impl Window {
         self.changed.load(Ordering::Acquire)
     }
 
+    /// The paths of the fields that selectors know.
+    pub fn paths(&self) -> &[Vec<String>] {
+        &self.paths
+    }
+
+    /// The resource is gone, and this window shows its last state. What happened before can still be read.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.news.send_modify(|_| {});
+    }
+
     /// How many objects there are.
     pub fn count(&self) -> usize {
         self.state.read().items.len()
@@ -590,6 +607,9 @@ impl Window {
 
     fn apply_one(&self, state: &mut State, item: Option<Arc<Item>>, change: &Change, now: Instant) {
         let revision = change.revision.0;
+        if revision <= state.last {
+            return; // a window that was opened while others were fed knows it already
+        }
         state.last = revision;
         let previous = match &item {
             Some(item) => state.items.insert(item.key.clone(), item.clone()),
@@ -652,7 +672,11 @@ impl Drop for Offer<'_> {
 pub struct Windows {
     storage: Arc<dyn Storage>,
     windows: RwLock<BTreeMap<String, Arc<Window>>>,
+    bounds: Bounds,
     complete: Arc<AtomicU64>,
+    /// Held while changes are handed out, and while a window is opened: what is in its listing is not missed, and what comes
+    /// after it is handed to it.
+    gate: tokio::sync::Mutex<()>,
     /// The newest revision that somebody was told of. Who reads now must not see an older state.
     promised: AtomicU64,
     progress: watch::Sender<u64>,
@@ -679,8 +703,34 @@ impl Windows {
             .collect();
         let (progress, _) = watch::channel(0);
         let (promised, connected) = (AtomicU64::new(0), AtomicBool::new(true));
-        let ended = CancellationToken::new();
-        Self { storage, windows: RwLock::new(windows), complete, promised, progress, connected, ended }
+        let (gate, ended) = (tokio::sync::Mutex::default(), CancellationToken::new());
+        Self { storage, windows: RwLock::new(windows), bounds, complete, gate, promised, progress, connected, ended }
+    }
+
+    /// Makes a window that [`Windows::load`] fills.
+    pub fn declare(&self, prefix: &str, paths: Vec<Vec<String>>) -> Arc<Window> {
+        let window = Arc::new(Window::new(prefix.to_owned(), paths, self.bounds, self.complete.clone()));
+        if let Some(before) = self.windows.write().insert(prefix.to_owned(), window.clone()) {
+            before.close();
+        }
+        window
+    }
+
+    /// Opens a window of a resource while the others are in use, with what the store has of it. One that was there is closed.
+    pub async fn open(&self, prefix: &str, paths: Vec<Vec<String>>) -> onex_storage::Result<Arc<Window>> {
+        let _gate = self.gate.lock().await;
+        let page = Page { prefix: Prefix(prefix.into()), after: None, limit: None, at: None };
+        let listing = self.storage.list(page).await?;
+        let window = self.declare(prefix, paths);
+        window.load(listing.entries, listing.revision.0);
+        Ok(window)
+    }
+
+    /// Closes the window of a resource that is no more. Its watches end.
+    pub fn shut(&self, prefix: &str) {
+        if let Some(window) = self.windows.write().remove(prefix) {
+            window.close();
+        }
     }
 
     /// The window of a stored resource.
@@ -738,6 +788,7 @@ impl Windows {
     /// Fills the windows from the store, with as much history as the store has, so that watchers may resume across a
     /// restart. Answers the revision from which to [`Windows::feed`].
     pub async fn load(&self) -> onex_storage::Result<u64> {
+        let _gate = self.gate.lock().await;
         let oldest = self.oldest().await?;
         let listing = match self.list(Some(oldest)).await {
             Err(onex_storage::Error::Compacted { .. } | onex_storage::Error::Future { .. }) => self.list(None).await?,
@@ -786,7 +837,10 @@ impl Windows {
         self.connected.store(true, Ordering::Relaxed);
         while let Some(run) = changes.next().await {
             match run {
-                Ok(run) => self.apply(run),
+                Ok(run) => {
+                    let _gate = self.gate.lock().await;
+                    self.apply(run);
+                }
                 Err(error) => return error,
             }
         }

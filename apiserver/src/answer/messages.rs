@@ -72,7 +72,7 @@ impl Messages {
         let Self { list, shown, scratch } = self;
         scratch.clear();
         let (stored, revision) = (&item.stored, Some(item.revision));
-        match (shown.view, shown.kind.conversion) {
+        match (shown.view, &shown.kind.conversion) {
             (View::Whole, None) => list.item.write(stored.raw(), revision, scratch)?,
             (View::MetadataList(_), None) => list.item.write_partial(stored.metadata(), revision, scratch)?,
             _ => list.item.write(shown.of(item.value()).to_string().as_bytes(), None, scratch)?,

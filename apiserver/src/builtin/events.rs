@@ -1,5 +1,7 @@
 //! Events, which are served in two groups and stored once, as the core has them.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::{core::v1::Event as CoreEvent, events::v1::Event};
 use onex_crds::{Invalid, Problem};
 use serde_json::{Map, Value};
@@ -55,7 +57,7 @@ pub fn kind() -> Kind {
     kind.create_on_update = true;
     // Selectors are matched against the stored form, so the fields are the core's, under the names of this group.
     kind.selectable = core_kind().selectable.into_iter().map(|(label, path)| (relabelled(&label), path)).collect();
-    kind.conversion = Some(Conversion { store: to_core, serve: from_core });
+    kind.conversion = Some(Conversion { store: Arc::new(to_core), serve: Arc::new(from_core) });
     kind.hooks = Hooks {
         fill: fill_new,
         check: |event, old| check(&to_core(event.clone()), old.cloned().map(to_core).as_ref()),

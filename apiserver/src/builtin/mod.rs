@@ -7,6 +7,7 @@ pub mod admissionregistration;
 mod columns;
 pub mod coordination;
 pub mod core;
+pub mod definitions;
 pub mod events;
 pub mod node;
 pub mod onex;
@@ -29,6 +30,7 @@ pub fn kinds() -> Vec<Kind> {
     kinds.push(events::kind());
     kinds.push(coordination::lease());
     kinds.extend(admissionregistration::kinds());
+    kinds.push(definitions::kind());
     kinds
 }
 

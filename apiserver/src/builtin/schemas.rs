@@ -1,7 +1,8 @@
 //! Schemas of compiled-in kinds: from Rust types, with the facts about merging that the types cannot say.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -15,10 +16,13 @@ pub fn publish<T: JsonSchema>(group: &str, version: &str, kind: &str) -> (String
     let name = renamed(&T::schema_name());
     let mut schemas = definitions::<T>();
     if !schemas.contains_key(OBJECT_META) {
-        schemas.extend(definitions::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>());
+        schemas.extend(object_meta().clone());
     }
     describe_parts(&name, &mut schemas);
     let root = schemas.get_mut(&name).expect("the generator was asked for this type");
+    for field in ["required", "title"] {
+        root.as_object_mut().map(|root| root.remove(field));
+    }
     make_root(root);
     root["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
     (name, schemas)
@@ -85,8 +89,9 @@ fn rename_references(schema: &mut Value) {
                     fields.insert("allOf".to_owned(), parts);
                 }
             }
-            // What stands beside a bare reference does not count.
+            // What stands beside a bare reference does not count. A schema of schemas also has a field of that name.
             if fields.len() > 1
+                && fields.get("$ref").is_some_and(Value::is_string)
                 && let Some(reference) = fields.remove("$ref")
             {
                 fields.insert("allOf".to_owned(), json!([{ "$ref": reference }]));
@@ -98,11 +103,15 @@ fn rename_references(schema: &mut Value) {
     }
 }
 
-/// A whole object has an apiVersion, a kind and metadata, and nothing is required of it.
-fn make_root(root: &mut Value) {
+/// The schemas of `metadata`, by name.
+pub fn object_meta() -> &'static BTreeMap<String, Value> {
+    static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(definitions::<ObjectMeta>);
+    &SCHEMAS
+}
+
+/// A whole object has an apiVersion, a kind and metadata.
+pub fn make_root(root: &mut Value) {
     let fields = root.as_object_mut().expect("a schema is an object");
-    fields.remove("required");
-    fields.remove("title");
     let properties = fields.entry("properties").or_insert_with(|| Value::Object(Map::new()));
     for (name, description) in [
         ("apiVersion", "The version of the form that this object is written in: the group and the version."),
@@ -245,6 +254,14 @@ fn state_facts(name: &str, schema: &mut Value) {
         schema["x-kubernetes-map-type"] = json!("atomic");
     }
     match name {
+        // Of several forms, of which the generator knows one.
+        "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"
+        | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
+        | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool"
+        | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => {
+            let description = schema["description"].take();
+            *schema = json!({ "description": description });
+        }
         // These hold what somebody else defines.
         "apimachinery.pkg.apis.meta.v1.FieldsV1" | "apimachinery.pkg.runtime.RawExtension" => {
             schema["x-kubernetes-preserve-unknown-fields"] = json!(true);

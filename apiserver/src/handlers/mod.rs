@@ -22,7 +22,6 @@ use crate::{
     protobuf,
     registry::Part,
     request::{Target, pairs},
-    schema,
     status::{Result, Status},
 };
 
@@ -76,7 +75,14 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
     }
     let record = parts.extensions.get::<audit::Notes>().cloned();
     let cx = Context { server, target, kind, user, query, headers: parts.headers, record, notes: OnceLock::new() };
+    let custom = cx.kind.custom.as_ref();
+    if let Some(deprecation) = custom.and_then(|custom| custom.deprecation.as_ref()) {
+        cx.warn(deprecation.clone());
+    }
     let mut response = answered(cx.dispatch(body).await);
+    if cx.kind.defines_kinds && !matches!(cx.target.verb, "get" | "list" | "watch") {
+        cx.server.definitions.settled(&cx.server.windows, PATIENCE).await;
+    }
     if let Some(notes) = cx.notes.get() {
         warn(&mut response, &notes.warnings());
         if let Some(record) = &cx.record {
@@ -214,7 +220,7 @@ impl Context {
         let mut object = decoded.object;
         self.hold_identity(&mut object)?;
         let mut complaints = decoded.duplicates;
-        let shape = schema::decode(&mut object, self.kind.schema());
+        let shape = self.kind.decode(&mut object);
         if !decoded.protobuf {
             complaints.extend(shape.unknown.iter().map(|path| format!("unknown field {path:?}")));
         }
@@ -328,7 +334,7 @@ impl Context {
 
     /// From this kind to the form that is stored.
     pub(crate) fn to_stored(&self, object: Value) -> Value {
-        match self.kind.conversion {
+        match &self.kind.conversion {
             Some(conversion) => (conversion.store)(object),
             None => object,
         }
@@ -336,7 +342,7 @@ impl Context {
 
     /// From the form that is stored to this kind.
     pub(crate) fn to_served(&self, object: Value) -> Value {
-        match self.kind.conversion {
+        match &self.kind.conversion {
             Some(conversion) => (conversion.serve)(object),
             None => object,
         }

@@ -11,7 +11,6 @@ use crate::{
     body,
     patch::{self, Writer},
     registry::{Part, Wanted, Written},
-    schema,
     status::{Result, Status},
 };
 
@@ -85,7 +84,7 @@ pub(super) fn document(cx: &Context, bytes: &[u8], write: &Write) -> Result<Valu
 /// Makes the patched object one of its kind again. Answers complaints about unknown fields, which are removed.
 fn fit(cx: &Context, object: &mut Value) -> Result<Vec<String>> {
     cx.hold_identity(object)?;
-    let shape = schema::decode(object, cx.kind.schema());
+    let shape = cx.kind.decode(object);
     if let Some(wrong) = shape.wrong {
         return Err(not_fit(cx, &wrong));
     }

@@ -29,7 +29,12 @@ use crate::{
 pub(super) fn get(cx: &Context) -> Result<Response> {
     let form = cx.form(|view| view == View::Whole)?;
     let item = cx.server.registry.get(&cx.kind, cx.namespace(), &cx.target.name)?;
-    write(form.media, &of(paths(cx), &item.value()))
+    let (object, paths) = (cx.to_served(item.value()), paths(cx));
+    if cx.kind.custom.is_some() && look(&object, &paths.spec).is_null() {
+        let path = format!(".{}", paths.spec.join("."));
+        return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
+    }
+    write(form.media, &of(paths, &object))
 }
 
 /// Sets the scale. A missing content type means JSON: `kubectl scale --current-replicas` sends none.

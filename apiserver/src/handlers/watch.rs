@@ -154,6 +154,10 @@ impl Watcher {
                     }
                 }
             }
+            // Looked at after the events, the last of which tell that the objects went with their kind.
+            if self.window.is_closed() {
+                return None;
+            }
             if let Some(bookmark) = self.pause().await {
                 return Some(bookmark);
             }

@@ -4,6 +4,7 @@
 
 mod audit;
 mod compatibility;
+mod custom;
 mod delete;
 mod errors;
 mod fuzz;

@@ -29,7 +29,6 @@ use crate::{
     kinds::Kind,
     meta, patch,
     registry::{self, Part, Registry},
-    schema,
     status::{Result, Status},
     window::{Window, Windows},
 };
@@ -248,7 +247,7 @@ fn change(hook: &Hook, asked: Asked, operations: &[u8], review: &mut Review<'_>)
             return Err(wrong(&format!("it changes {field}")));
         }
     }
-    let shape = schema::decode(&mut patched, asked.kind.schema()); // also takes out what the kind does not know
+    let shape = asked.kind.decode(&mut patched); // also takes out what the kind does not know
     if let Some(why) = shape.wrong {
         return Err(wrong(&why));
     }
@@ -258,7 +257,7 @@ fn change(hook: &Hook, asked: Asked, operations: &[u8], review: &mut Review<'_>)
         registry::keep(review.kind, review.part, old, &mut changed)?;
     }
     if review.part == Part::Main {
-        (review.kind.hooks.fill)(&mut changed);
+        review.kind.fill(&mut changed);
         (review.kind.hooks.prepare)(&mut changed, review.old);
     }
     meta::leave_out_empty(&mut changed["metadata"]);

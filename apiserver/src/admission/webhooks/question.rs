@@ -72,7 +72,7 @@ impl Asked {
 
     /// From what a webhook made of the object to what is stored.
     pub(super) fn stored(&self, mut object: Value, kind: &Kind) -> Value {
-        if let Some(conversion) = self.kind.conversion {
+        if let Some(conversion) = &self.kind.conversion {
             return (conversion.store)(object);
         }
         if kind.conversion.is_none() {
@@ -129,7 +129,7 @@ fn shown(kind: &Kind, part: Part, namespace: &str, object: &Value) -> Value {
             "target": {"kind": "Node", "name": object["spec"]["nodeName"]},
         }),
         _ => {
-            let mut served = match kind.conversion {
+            let mut served = match &kind.conversion {
                 Some(conversion) => (conversion.serve)(object.clone()),
                 None => object.clone(),
             };

@@ -132,8 +132,45 @@ pub fn json(bytes: &[u8]) -> Result<Decoded> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let seed = Noticing { path: &mut path, duplicates: &mut duplicates };
     let object = seed.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    let object = object.map_err(|error| Status::bad_request(format!("json parse error: {error}")))?;
+    let object = object.map_err(|error| {
+        Status::bad_request(format!("couldn't get version/kind; json parse error: {}", go_error(bytes, &error)))
+    })?;
     Ok(Decoded { object, duplicates, protobuf: false })
+}
+
+/// What Go calls a JSON value.
+pub fn go_name(value: &Value) -> &'static str {
+    match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Object(_) => "object",
+        Value::Null => "null",
+    }
+}
+
+/// What Go says of text that is no JSON: people look for its words, and programs for the last of them.
+pub fn go_error(text: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "unexpected end of JSON input".to_owned();
+    }
+    let said = error.to_string();
+    let place = match said.split(" at line ").next().unwrap_or_default() {
+        "expected value" | "trailing comma" => "looking for beginning of value",
+        "key must be a string" => "looking for beginning of object key string",
+        "expected `:`" => "after object key",
+        "expected `,` or `}`" => "after object key:value pair",
+        "expected `,` or `]`" => "after array element",
+        "trailing characters" => "after top-level value",
+        _ => return said,
+    };
+    let line = text.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let rest = String::from_utf8_lossy(&line[error.column().saturating_sub(1).min(line.len())..]).into_owned();
+    match rest.chars().next() {
+        Some(character) => format!("invalid character {character:?} {place}"),
+        None => said,
+    }
 }
 
 /// Reads YAML, or JSON, which is YAML.

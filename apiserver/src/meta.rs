@@ -157,7 +157,7 @@ fn check_owners(owners: &Value, wrong: &mut Vec<Invalid>) {
         }
         for part in ["kind", "name", "uid"] {
             if text(owner, part).is_empty() {
-                wrong.push(Invalid::value(format!("{field}.{part}"), "", "must not be empty"));
+                wrong.push(Invalid::value(format!("{field}.{part}"), "", format!("{part} must not be empty")));
             }
         }
         if version == "v1" && text(owner, "kind") == "Event" {
@@ -182,18 +182,20 @@ fn check_owners(owners: &Value, wrong: &mut Vec<Invalid>) {
 fn check_finalizers(finalizers: &Value, kind: &Kind, wrong: &mut Vec<Invalid>) {
     let field = "metadata.finalizers";
     let names = strings(finalizers);
-    for name in &names {
+    let listed = finalizers.as_array().into_iter().flatten().filter_map(Value::as_str).enumerate();
+    for (index, name) in listed {
         if is_enough(wrong) {
             return;
         }
-        refuse(field, name, qualified_name(name), wrong);
+        let at = format!("{field}[{index}]");
+        refuse(&at, name, qualified_name(name), wrong);
         // Only the core insists on this; elsewhere a bare word is a finalizer like any other.
         if kind.group.is_empty()
             && !name.contains('/')
-            && !["kubernetes", "orphan", "foregroundDeletion"].contains(name)
+            && !["kubernetes", "orphan", "foregroundDeletion"].contains(&name)
         {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
-            wrong.push(Invalid::value(field, *name, why));
+            wrong.push(Invalid::value(at, name, why));
         }
     }
     if names.contains("orphan") && names.contains("foregroundDeletion") {
@@ -476,7 +478,7 @@ mod tests {
             ),
             (
                 json!({"name": "a", "namespace": "b", "finalizers": ["/x"]}),
-                "metadata.finalizers: Invalid value: \"/x\": prefix part must be non-empty",
+                "metadata.finalizers[0]: Invalid value: \"/x\": prefix part must be non-empty",
             ),
             (
                 json!({"name": "a", "namespace": "b", "annotations": {"x": "y".repeat(ANNOTATIONS_BYTES)}}),
@@ -511,8 +513,8 @@ mod tests {
             complaints(meta, None),
             [
                 "metadata.ownerReferences.apiVersion: Invalid value: \"apps/\": version must not be empty",
-                "metadata.ownerReferences.name: Invalid value: \"\": must not be empty",
-                "metadata.ownerReferences.uid: Invalid value: \"\": must not be empty",
+                "metadata.ownerReferences.name: Invalid value: \"\": name must not be empty",
+                "metadata.ownerReferences.uid: Invalid value: \"\": uid must not be empty",
             ]
         );
     }

@@ -239,15 +239,17 @@ impl Registry {
         let name = text(&object["metadata"]["name"]).to_owned();
         let sent = take_managers(&mut object);
         kind.fill(&mut object);
-        (kind.hooks.prepare)(&mut object, None);
         self.admit(Review::create(kind, namespace, &mut object, options)).await?;
         meta::leave_out_empty(&mut object["metadata"]);
-        self.check(kind, &object, None, &sent)?;
-        self.validate(&Review::create(kind, namespace, &mut object, options)).await?;
+        hold_depth(&object)?;
+        // Before `prepare`: what only the server sets belongs to nobody.
         let managers = match options.tracked {
-            true => sent,
+            true => sent.clone(),
             false => self.track(kind, Part::Main, None, &object, Managers::default(), options),
         };
+        (kind.hooks.prepare)(&mut object, None);
+        self.check(kind, &object, None, &sent)?;
+        self.validate(&Review::create(kind, namespace, &mut object, options)).await?;
         put_managers(&mut object, managers);
         if options.dry_run {
             if let Ok(existing) = self.get(kind, namespace, &name) {
@@ -373,6 +375,7 @@ impl Registry {
         }
         self.admit(Review::update(kind, namespace, part, &old, &mut object, options)).await?;
         meta::leave_out_empty(&mut object["metadata"]);
+        hold_depth(&object)?;
         if matches!(part, Part::Main | Part::Status | Part::Scale) {
             self.check(kind, &object, Some(&old), &managers.sent)?;
         }
@@ -431,9 +434,6 @@ impl Registry {
     }
 
     fn check(&self, kind: &Kind, object: &Value, old: Option<&Value>, sent: &Option<Value>) -> Result<()> {
-        if !patch::nests_within(object, patch::MOST_LEVELS) {
-            return Err(Status::bad_request(format!("the object is nested deeper than {} levels", patch::MOST_LEVELS)));
-        }
         let mut wrong = meta::check(&object["metadata"], old.map(|o| &o["metadata"]), kind);
         // The record of an object is a little deeper than the object.
         if sent.as_ref().is_some_and(|sent| !patch::nests_within(sent, patch::MOST_LEVELS + 8)) {
@@ -620,6 +620,14 @@ pub fn stored(error: StorageError) -> Status {
     }
 }
 
+/// What is deeper could not be read again by everybody.
+fn hold_depth(object: &Value) -> Result<()> {
+    if patch::nests_within(object, patch::MOST_LEVELS) {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!("the object is nested deeper than {} levels", patch::MOST_LEVELS)))
+}
+
 /// The object is marked for deletion.
 pub fn is_terminating(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
@@ -753,16 +761,21 @@ fn bump_generation(kind: &Kind, old: &Value, object: &mut Value) {
 
 fn hold_delete_preconditions(kind: &Kind, old: &Value, options: &DeleteOptions) -> Result<()> {
     let meta = &old["metadata"];
-    let checks = [("UID", &options.uid, "uid"), ("ResourceVersion", &options.resource_version, "resourceVersion")];
-    for (label, wanted, field) in checks {
+    let checks = [
+        ("UID", &options.uid, "uid", "deleted and then recreated"),
+        ("ResourceVersion", &options.resource_version, "resourceVersion", "modified"),
+    ];
+    for (label, wanted, field, happened) in checks {
         if let Some(wanted) = wanted
             && wanted != text(&meta[field])
         {
             let why = format!(
-                "Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {}",
+                "the {label} in the precondition ({wanted}) does not match the {label} in record ({}). \
+                 The object might have been {happened}",
                 text(&meta[field])
             );
-            return Err(Status::conflict(about(kind, text(&meta["name"])), why));
+            let about = About { resource: &kind.kind, ..about(kind, text(&meta["name"])) };
+            return Err(Status::conflict(about, why));
         }
     }
     Ok(())

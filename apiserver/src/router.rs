@@ -153,8 +153,9 @@ async fn read_target(mut request: Request, next: Next) -> Response {
 /// How long `?timeout=` asks a request to last at most.
 pub(crate) fn asked_timeout(query: &str) -> Result<Option<Duration>, Status> {
     let Some((_, text)) = crate::request::pairs(query).find(|(name, _)| name == "timeout") else { return Ok(None) };
-    let wrong =
-        || Status::bad_request(format!("invalid timeout specified in the request URL - {text:?} is not a duration"));
+    let wrong = || {
+        Status::bad_request(format!("invalid timeout specified in the request URL - time: invalid duration {text:?}"))
+    };
     if text.is_empty() || text == "0" {
         return Ok(None);
     }

@@ -300,7 +300,7 @@ fn walk(value: &mut Value, schema: &Schema, path: &mut Vec<String>, owner: &str,
         (Shape::Map(values), Value::Object(fields)) => {
             for (name, field) in fields {
                 unnull(field, values);
-                path.push(name.clone());
+                path.push(format!("{KEY}{name}"));
                 walk(field, values, path, owner, decoded);
                 path.pop();
             }
@@ -444,6 +444,9 @@ pub(crate) fn complain(complaints: &mut Vec<String>, path: impl Fn() -> String) 
     }
 }
 
+/// Begins the part of a path that is a key of a map.
+const KEY: char = '\0';
+
 fn fits(number: &serde_json::Number, format: &str) -> bool {
     match number.as_i64() {
         Some(whole) => format != "int32" || i32::try_from(whole).is_ok(),
@@ -470,7 +473,13 @@ fn type_error(found: &Value, shape: &Shape, path: &[String], owner: &str) -> Str
         // It decodes itself, and so does not know in which field it is.
         return format!("json: cannot unmarshal {found} into Go value of type int32");
     }
-    format!("json: cannot unmarshal {found} into Go struct field {owner}.{} of type {}", joined(path), go_type(shape))
+    // Go names the fields of its types: no places in lists, no keys of maps.
+    let fields: Vec<&str> = path.iter().map(String::as_str).filter(|part| !part.starts_with(['[', KEY])).collect();
+    format!(
+        "json: cannot unmarshal {found} into Go struct field {owner}.{} of type {}",
+        fields.join("."),
+        go_type(shape)
+    )
 }
 
 fn go_type(shape: &Shape) -> String {
@@ -496,7 +505,7 @@ pub fn joined(path: &[String]) -> String {
         if !text.is_empty() && !part.starts_with('[') {
             text.push('.');
         }
-        text.push_str(part);
+        text.push_str(part.strip_prefix(KEY).unwrap_or(part));
     }
     text
 }

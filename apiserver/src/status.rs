@@ -221,7 +221,7 @@ impl Status {
 
     /// 422 without causes: a patch that cannot be applied.
     pub fn unprocessable(message: impl Into<String>) -> Self {
-        Self::new(422, "Invalid", message)
+        Self::new(422, "Invalid", message).with(json!({}))
     }
 
     /// 429: come back in a second.

@@ -97,7 +97,7 @@ impl fmt::Display for Problem {
             Self::Invalid(value, why) => with_reason(f, &format!("Invalid value: {}", shown(value)), why),
             Self::NotSupported(value, supported) => {
                 let supported: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-                write!(f, "Unsupported value: {}: supported values: {}", shown(value), supported.join(", "))
+                write!(f, "Unsupported value: {}: supported values: {}", listed(value), supported.join(", "))
             }
             Self::Forbidden(why) => with_reason(f, "Forbidden", why),
             Self::Duplicate(value) => write!(f, "Duplicate value: {}", in_go(value, false)),
@@ -111,6 +111,17 @@ impl fmt::Display for Problem {
 
 fn with_reason(f: &mut fmt::Formatter<'_>, head: &str, why: &str) -> fmt::Result {
     if why.is_empty() { f.write_str(head) } else { write!(f, "{head}: {why}") }
+}
+
+/// Several values at once as Go prints them.
+fn listed(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(Value::to_string).collect();
+            format!("[]string{{{}}}", items.join(", "))
+        }
+        one => shown(one),
+    }
 }
 
 /// Scalars as JSON; anything larger by its type, because an error is no place for a whole object.

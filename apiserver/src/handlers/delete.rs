@@ -128,7 +128,7 @@ async fn options(cx: &Context, body: Body) -> Result<DeleteOptions> {
         if wanted == "All" {
             dry_run = true;
         } else {
-            wrong.push(Invalid::not_supported("dryRun", wanted.clone(), &["All"]));
+            wrong.push(Invalid::not_supported("dryRun", vec![wanted.clone()], &["All"]));
         }
     }
     let propagation = propagation(&given, &mut wrong);
@@ -173,7 +173,7 @@ fn propagation(given: &Given, wrong: &mut Vec<Invalid>) -> Option<String> {
 fn from_query(cx: &Context) -> Result<Given> {
     let given = |name: &str| cx.parameter(name).filter(|text| !text.is_empty());
     let grace = given("gracePeriodSeconds").map(|text| {
-        text.parse().map_err(|_| Status::bad_request(format!("invalid value {text:?} for gracePeriodSeconds")))
+        text.parse().map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     });
     Ok(Given {
         grace_period_seconds: grace.transpose()?,

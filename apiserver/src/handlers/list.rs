@@ -44,7 +44,7 @@ impl Token {
         let wrong =
             |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| wrong(&e.to_string()))?;
-        let token: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&e.to_string()))?;
+        let token: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&crate::body::go_error(&bytes, &e)))?;
         let start = token["start"].as_str().unwrap_or_default();
         if token["v"] != "meta.k8s.io/v1" || start.is_empty() || start.contains("..") || start.starts_with('/') {
             return Err(wrong("unrecognized version or start key"));

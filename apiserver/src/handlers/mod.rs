@@ -219,11 +219,12 @@ impl Context {
         let decoded = decoded.map_err(|wrong| self.unrecognized(wrong, &bytes))?;
         let mut object = decoded.object;
         self.hold_identity(&mut object)?;
-        let mut complaints = decoded.duplicates;
         let shape = self.kind.decode(&mut object);
+        let mut complaints = Vec::new();
         if !decoded.protobuf {
             complaints.extend(shape.unknown.iter().map(|path| format!("unknown field {path:?}")));
         }
+        complaints.extend(decoded.duplicates);
         if let Some(wrong) = shape.wrong {
             return Err(Status::bad_request(format!("{}: {wrong}", self.cannot_be_handled())));
         }
@@ -265,14 +266,14 @@ impl Context {
             let why = format!(
                 "{}: json: cannot unmarshal {} into Go value of type {}",
                 self.cannot_be_handled(),
-                go_name(object),
+                body::go_name(object),
                 kind.kind
             );
             return Err(Status::bad_request(why));
         };
         for name in ["apiVersion", "kind"] {
             if let Some(other) = fields.get(name).filter(|v| !v.is_string() && !v.is_null()) {
-                let found = go_name(other);
+                let found = body::go_name(other);
                 return Err(Status::bad_request(format!(
                     "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go struct field .{name} of type string"
                 )));
@@ -346,17 +347,6 @@ impl Context {
             Some(conversion) => (conversion.serve)(object),
             None => object,
         }
-    }
-}
-
-fn go_name(value: &Value) -> &'static str {
-    match value {
-        Value::Array(_) => "array",
-        Value::String(_) => "string",
-        Value::Number(_) => "number",
-        Value::Bool(_) => "bool",
-        Value::Object(_) => "object",
-        Value::Null => "null",
     }
 }
 

@@ -42,6 +42,7 @@ impl Context {
     /// Reads the options of a write. `kind` is the name of the options in errors: `CreateOptions`.
     pub(super) fn write_options(&self, kind: &str) -> Result<Write> {
         let mut wrong = Vec::new();
+        let manager = self.manager(&mut wrong);
         let dry_run = self.dry_run(&mut wrong);
         let (validation, asked) = match self.parameter("fieldValidation").as_deref() {
             None | Some("") => (Validation::Warn, ""),
@@ -49,17 +50,10 @@ impl Context {
             Some("Ignore") => (Validation::Ignore, "Ignore"),
             Some("Strict") => (Validation::Strict, "Strict"),
             Some(other) => {
-                wrong.push(Invalid::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]));
+                wrong.push(Invalid::not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]));
                 (Validation::Warn, "")
             }
         };
-        let manager = self.parameter("fieldManager").unwrap_or_default();
-        if manager.len() > 128 {
-            wrong.push(Invalid { field: "fieldManager".to_owned(), problem: onex_crds::Problem::TooLong(128) });
-        }
-        if manager.chars().any(|c| c.is_control()) {
-            wrong.push(Invalid::value("fieldManager", manager.clone(), "should only contain printable characters"));
-        }
         let force = self.parameter("force").map(|f| is_true(&f));
         if !wrong.is_empty() {
             return Err(Status::invalid("meta.k8s.io", kind, "", &wrong));
@@ -72,13 +66,25 @@ impl Context {
         Ok(Write { options, validation, force, named })
     }
 
+    /// `fieldManager`; empty if the client names none.
+    fn manager(&self, wrong: &mut Vec<Invalid>) -> String {
+        let manager = self.parameter("fieldManager").unwrap_or_default();
+        if manager.len() > 128 {
+            wrong.push(Invalid { field: "fieldManager".to_owned(), problem: onex_crds::Problem::TooLong(128) });
+        }
+        if manager.chars().any(|c| c.is_control()) {
+            wrong.push(Invalid::value("fieldManager", manager.clone(), "should only contain printable characters"));
+        }
+        manager
+    }
+
     /// `dryRun`, which is `All` or nothing.
     pub(super) fn dry_run(&self, wrong: &mut Vec<Invalid>) -> bool {
         match self.parameter("dryRun").as_deref() {
             None | Some("") => false,
             Some("All") => true,
             Some(other) => {
-                wrong.push(Invalid::not_supported("dryRun", other, &["All"]));
+                wrong.push(Invalid::not_supported("dryRun", vec![other], &["All"]));
                 false
             }
         }
@@ -140,7 +146,7 @@ impl Context {
             None => Ok(None),
             Some(text) => match text.parse::<i64>() {
                 Ok(number) => Ok(u64::try_from(number).ok()),
-                Err(_) => Err(Status::bad_request(format!("invalid value {text:?} for {name}"))),
+                Err(_) => Err(Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
             },
         };
         Ok(List {
@@ -165,7 +171,7 @@ impl Context {
             Some(text) => match text.parse() {
                 Ok(revision) => Ok(Some(revision)),
                 Err(_) => Err(Status::bad_request(format!(
-                    "invalid resource version: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+                    "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
                 ))),
             },
         }
@@ -218,7 +224,7 @@ fn list_mistakes(
             ));
         }
         Some("Exact" | "NotOlderThan") => {}
-        Some(other) => wrong.push(Invalid::not_supported(field, other, &["Exact", "NotOlderThan"])),
+        Some(other) => wrong.push(Invalid::not_supported(field, other, &["Exact", "NotOlderThan", ""])),
     }
     wrong
 }

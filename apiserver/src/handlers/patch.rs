@@ -74,7 +74,7 @@ async fn change(cx: &Context, part: Part, media: &str, bytes: &Bytes, write: &Wr
 pub(super) fn document(cx: &Context, bytes: &[u8], write: &Write) -> Result<Value> {
     let decoded = body::json(bytes)?;
     if !decoded.object.is_object() {
-        return Err(Status::bad_request("the patch is not a JSON object"));
+        return Err(patch::no_object(&decoded.object));
     }
     let strict = |all| Status::bad_request(format!("error strict decoding patch: {all}"));
     cx.judge(write.validation, decoded.duplicates.iter().map(|d| format!("json: {d}")).collect()).map_err(strict)?;

@@ -4,7 +4,10 @@ use json_patch::{PatchOperation, jsonptr::Pointer};
 use serde_json::Value;
 
 use super::{MOST_LEVELS, nests_within};
-use crate::status::{self, Status};
+use crate::{
+    body::{go_error, go_name},
+    status::{self, Status},
+};
 
 /// What one patch may hold.
 const MOST_OPERATIONS: usize = 10_000;
@@ -13,15 +16,23 @@ const MOST_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 /// `object` after the operations of `patch`, all of them or an error.
 pub fn json(object: &Value, patch: &[u8]) -> status::Result<Value> {
-    let operations: Vec<serde_json::Map<String, Value>> =
-        serde_json::from_slice(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    let wrong = |why: String| Status::bad_request(format!("error decoding patch: {why}"));
+    let operations: Value = serde_json::from_slice(patch).map_err(|error| wrong(go_error(patch, &error)))?;
+    let Value::Array(operations) = operations else {
+        let found = go_name(&operations);
+        return Err(wrong(format!("json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp")));
+    };
     if operations.len() > MOST_OPERATIONS {
         return Err(too_many(operations.len()));
     }
     let mut patched = object.clone();
     let mut copied = 0;
     for operation in operations {
-        let operation: PatchOperation = serde_json::from_value(Value::Object(operation)).map_err(|_| inapplicable())?;
+        if !operation.is_object() {
+            let found = go_name(&operation);
+            return Err(wrong(format!("json: cannot unmarshal {found} into Go value of type handlers.jsonPatchOp")));
+        }
+        let operation: PatchOperation = serde_json::from_value(operation).map_err(|_| inapplicable())?;
         if let PatchOperation::Copy(copy) = &operation {
             copied += size_at(&patched, &copy.from);
             if copied > MOST_COPIED_BYTES {

@@ -12,7 +12,7 @@ mod strategic;
 pub use apply::apply;
 pub use json::json;
 pub use managed_fields::{Managers, Writer, record};
-pub use merge::merge;
+pub use merge::{merge, no_object};
 pub use strategic::strategic;
 
 use serde_json::Value;

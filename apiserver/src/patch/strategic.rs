@@ -20,7 +20,7 @@ const SET_ORDER: &str = "$setElementOrder/";
 /// `object` after `patch`, merged as `schema` says.
 pub fn strategic(object: Value, patch: &Value, schema: &Schema) -> status::Result<Value> {
     let (Value::Object(fields), Value::Object(patch)) = (object, patch) else {
-        return Err(Status::bad_request("error decoding patch: a strategic merge patch is a JSON object"));
+        return Err(super::no_object(patch));
     };
     merge_map(fields, patch, Some(schema)).map(Value::Object)
 }

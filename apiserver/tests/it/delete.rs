@@ -60,7 +60,7 @@ async fn preconditions_are_held() {
     world.post(MAPS, map("a")).await.is(201);
     let path = format!("{MAPS}/a");
     let wrong = world.delete(&path, json!({"preconditions": {"uid": "other"}})).await;
-    assert!(wrong.says(409).contains("Precondition failed: UID in precondition: other, UID in object meta: "));
+    assert!(wrong.says(409).contains("the UID in the precondition (other) does not match the UID in record ("));
     world.delete(&path, json!({"preconditions": {"resourceVersion": "1"}})).await.is(409);
     world.get(&path).await.is(200);
 }

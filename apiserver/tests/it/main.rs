@@ -8,6 +8,7 @@ mod custom;
 mod delete;
 mod errors;
 mod fuzz;
+mod golden;
 mod list;
 mod odd;
 mod patch;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{fill, kubernetes, list, object, text};
 use crate::{
     custom::CLEANUP,
-    kinds::{Hooks, Kind, Names},
-    table::{column, name_column, path},
+    kinds::{Cell, Hooks, Kind, Names},
+    table::{column, name_column},
 };
 
 pub(crate) use check::{approval, is_protected};
@@ -25,10 +25,8 @@ pub fn kind() -> Kind {
     kind.unconditional_update = false;
     kind.defines_kinds = true;
     kind.names = Names::Segment; // the check speaks about the name
-    kind.columns = vec![
-        name_column(),
-        column("Created At", "date", "When the definition was made.", path(".metadata.creationTimestamp")),
-    ];
+    kind.columns =
+        vec![name_column(), column("Created At", "date", "When the definition was made.", Cell::Function(created_at))];
     kind.hooks = Hooks {
         fill: fill_in,
         check: check::check,
@@ -38,6 +36,11 @@ pub fn kind() -> Kind {
         ..Hooks::default()
     };
     kind
+}
+
+/// Not how long ago: definitions are old.
+fn created_at(crd: &Value, _now: i64) -> Value {
+    crd["metadata"]["creationTimestamp"].clone()
 }
 
 fn fill_in(crd: &mut Value) {

@@ -48,6 +48,13 @@ pub(super) fn schemas_of(crd: &Value) -> Result<Schemas, Vec<Invalid>> {
     Ok(all)
 }
 
+/// Takes out the schemas, which may be larger than all the rest.
+pub(super) fn leave_out_schemas(crd: &mut Value) {
+    for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        version.remove("schema");
+    }
+}
+
 /// The kinds of a definition, one for each version that is served.
 pub(super) fn kinds(crd: &Value, schemas: &Schemas, window: &Arc<Window>) -> Vec<Arc<Kind>> {
     let served = list(&crd["spec"], "versions").iter().filter(|version| version["served"] == true);
@@ -200,7 +207,7 @@ fn split(path: &str) -> Vec<String> {
     path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// The spec of a definition in which only what decides over its kinds is left, to know whether it changed.
+/// What decides over the kinds of a definition, to know whether they changed.
 pub(super) fn fingerprint(crd: &Value) -> Value {
     let mut print = Map::new();
     for field in ["uid", "generation"] {

@@ -52,9 +52,10 @@ impl Definitions {
         let stored = storage.list(page).await?;
         let read = |entry: &onex_storage::Entry| serde_json::from_slice::<Value>(&entry.value).ok();
         let mut table = Vec::new();
-        for crd in stored.entries.iter().filter_map(read).filter(|crd| holds(crd, "Established")) {
+        for mut crd in stored.entries.iter().filter_map(read).filter(|crd| holds(crd, "Established")) {
             let window = windows.declare(&definition::prefix(&crd), definition::paths(&crd));
             if let Ok(schemas) = definition::schemas_of(&crd) {
+                definition::leave_out_schemas(&mut crd);
                 table.extend(definition::kinds(&crd, &schemas, &window));
             }
         }
@@ -96,9 +97,12 @@ pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
 /// What is known of one definition.
 struct Known {
     revision: u64,
-    /// The definition, with the status that it is to have.
+    /// It was read since its kinds were looked at.
+    fresh: bool,
+    /// The definition without its schemas, with the status that it is to have.
     crd: Value,
-    schemas: Option<Schemas>,
+    /// The compiled schemas, or what is wrong with them.
+    schemas: std::result::Result<Schemas, String>,
     /// What the schemas were compiled from.
     compiled: Value,
     kinds: Vec<Arc<Kind>>,
@@ -137,15 +141,16 @@ impl Keeper {
             if self.known.get(key).is_some_and(|known| known.revision == item.revision) {
                 continue;
             }
-            let crd = item.value();
+            let mut crd = item.value();
             let compiled = serde_json::json!([crd["metadata"]["uid"], crd["metadata"]["generation"]]);
-            let before = self.known.remove(key);
-            let (schemas, kinds, made) = match before {
+            let (schemas, kinds, made) = match self.known.remove(key) {
                 Some(known) if known.compiled == compiled => (known.schemas, known.kinds, known.made),
-                Some(known) => (definition::schemas_of(&crd).ok(), known.kinds, known.made),
-                None => (definition::schemas_of(&crd).ok(), Vec::new(), None),
+                Some(known) => (schemas_of(&crd), known.kinds, known.made),
+                None => (schemas_of(&crd), Vec::new(), None),
             };
-            let known = Known { revision: item.revision, crd, schemas, compiled, kinds, made, unsaid: Vec::new() };
+            definition::leave_out_schemas(&mut crd);
+            let (revision, unsaid) = (item.revision, Vec::new());
+            let known = Known { revision, fresh: true, crd, schemas, compiled, kinds, made, unsaid };
             self.known.insert(key.clone(), known);
         }
         let mut gone = Vec::new();
@@ -180,6 +185,7 @@ impl Keeper {
                 .filter(|(_, known)| text(&known.crd["spec"], "group") == group)
                 .for_each(|(_, known)| taken.add(&known.crd["status"]["acceptedNames"]));
             let known = self.known.get_mut(&key).expect("it was found there");
+            known.fresh = true;
             let (accepted, condition) = names::judge(&known.crd, &taken);
             let mut changed = known.crd["status"]["acceptedNames"] != accepted;
             known.crd["status"]["acceptedNames"] = accepted;
@@ -199,14 +205,16 @@ impl Keeper {
     async fn establish(&mut self, now: &str) -> bool {
         let server = self.server.clone();
         let mut well = true;
-        for known in self.known.values_mut() {
+        for known in self.known.values_mut().filter(|known| known.fresh) {
+            known.fresh = false;
             for condition in further(known) {
                 if condition.set(&mut known.crd, now) {
                     known.unsaid.push(condition);
                 }
             }
             let was = holds(&known.crd, "Established");
-            let Some(schemas) = known.schemas.as_ref().filter(|_| was || holds(&known.crd, "NamesAccepted")) else {
+            let Some(schemas) = known.schemas.as_ref().ok().filter(|_| was || holds(&known.crd, "NamesAccepted"))
+            else {
                 continue;
             };
             let (prefix, paths) = (definition::prefix(&known.crd), definition::paths(&known.crd));
@@ -217,6 +225,7 @@ impl Keeper {
                     Err(error) => {
                         tracing::warn!(%prefix, %error, "the objects of a definition cannot be listed; trying again");
                         well = false;
+                        known.fresh = true;
                         continue;
                     }
                 },
@@ -300,13 +309,15 @@ fn told(old: &Value, seen: &Value, conditions: &[Condition], now: &str) -> Resul
     Ok(wanted.into())
 }
 
+fn schemas_of(crd: &Value) -> std::result::Result<Schemas, String> {
+    definition::schemas_of(crd).map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+}
+
 /// Conditions besides those about names.
 fn further(known: &Known) -> Vec<Condition> {
     let mut conditions = Vec::new();
-    if known.schemas.is_none() {
-        let wrong = definition::schemas_of(&known.crd).err().unwrap_or_default();
-        let message = wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        conditions.push(Condition::new("NonStructuralSchema", true, "Violations", message));
+    if let Err(wrong) = &known.schemas {
+        conditions.push(Condition::new("NonStructuralSchema", true, "Violations", wrong.as_str()));
     }
     if crate::builtin::definitions::is_protected(text(&known.crd["spec"], "group")) {
         let (holds, reason, message) = crate::builtin::definitions::approval(&known.crd);

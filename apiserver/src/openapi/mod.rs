@@ -51,7 +51,7 @@ pub struct Documents {
 struct Printed {
     table: Arc<Table>,
     index: OnceLock<Document>,
-    groups: BTreeMap<String, OnceLock<Document>>,
+    groups: BTreeMap<String, Arc<OnceLock<Document>>>,
     v2: OnceLock<Document>,
     v2_protobuf: OnceLock<Document>,
 }
@@ -132,7 +132,10 @@ impl Documents {
         let mut printed = self.printed.lock();
         match &*printed {
             Some(printed) if Arc::ptr_eq(&printed.table, &table) => printed.clone(),
-            _ => printed.insert(Arc::new(Printed::new(table))).clone(),
+            before => {
+                let fresh = Arc::new(Printed::new(table, before.as_deref()));
+                printed.insert(fresh).clone()
+            }
         }
     }
 }
@@ -164,8 +167,16 @@ fn location(path: &str, document: &Document) -> String {
 }
 
 impl Printed {
-    fn new(table: Arc<Table>) -> Self {
-        let groups = table.kinds.iter().map(|kind| (base(kind), OnceLock::new())).collect();
+    /// Documents of a table; those of groups in which nothing changed are as they were before.
+    fn new(table: Arc<Table>, before: Option<&Printed>) -> Self {
+        let (kinds, known) = (by_group(&table), before.map(|before| by_group(&before.table)).unwrap_or_default());
+        let document = |path: &String| {
+            let same = known.get(path).is_some_and(|known| {
+                known.len() == kinds[path].len() && known.iter().zip(&kinds[path]).all(|(a, b)| Arc::ptr_eq(a, b))
+            });
+            before.filter(|_| same).and_then(|before| before.groups.get(path).cloned()).unwrap_or_default()
+        };
+        let groups = kinds.keys().map(|path| (path.clone(), document(path))).collect();
         Self { table, index: OnceLock::new(), groups, v2: OnceLock::new(), v2_protobuf: OnceLock::new() }
     }
 
@@ -241,7 +252,9 @@ impl Printed {
         all.extend(schemas::definitions::<Scale>());
         all.extend(schemas::definitions::<Binding>());
         all.extend(schemas::definitions::<TokenRequest>());
-        let mut versions: Vec<(&str, &str)> = self.kinds().map(|k| (k.group.as_str(), k.version.as_str())).collect();
+        // Only of what is compiled in, so that a definition changes no document but its own.
+        let compiled_in = self.kinds().filter(|kind| kind.custom.is_none());
+        let mut versions: Vec<(&str, &str)> = compiled_in.map(|k| (k.group.as_str(), k.version.as_str())).collect();
         versions.push(("autoscaling", "v1"));
         versions.sort_unstable();
         versions.dedup();
@@ -256,6 +269,12 @@ impl Printed {
         identify(&mut all, "io.k8s.api.authentication.v1.TokenRequest", vec![request]);
         all
     }
+}
+
+fn by_group(table: &Table) -> BTreeMap<String, Vec<&Arc<Kind>>> {
+    let mut groups: BTreeMap<String, Vec<&Arc<Kind>>> = BTreeMap::new();
+    table.kinds.iter().for_each(|kind| groups.entry(base(kind)).or_default().push(kind));
+    groups
 }
 
 fn identify(all: &mut BTreeMap<String, Value>, name: &str, kinds: Vec<Value>) {

@@ -400,6 +400,69 @@ async fn discovery_and_openapi_follow_the_definitions() {
 }
 
 #[tokio::test]
+async fn a_definition_changes_no_document_but_that_of_its_group() {
+    let world = World::new().await;
+    let hash = async |path: &str| world.get("/openapi/v3").await.is(200)["paths"][path]["serverRelativeURL"].clone();
+    let before = hash("api/v1").await;
+    world.post(CRDS, crontab()).await.is(201);
+    let defined = hash("apis/stable.example.com/v1").await;
+    assert!(defined.is_string());
+    let path = format!("{CRDS}/crontabs.stable.example.com");
+    let version = json!([{"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/description", "value": "new"}]);
+    world.patch("application/json-patch+json", &path, version).await.is(200);
+    assert_ne!(hash("apis/stable.example.com/v1").await, defined);
+    assert_eq!(hash("api/v1").await, before);
+    world.delete(&path, Value::Null).await.is(200);
+    for _ in 0..500 {
+        if hash("apis/stable.example.com/v1").await.is_null() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the document outlives its group");
+}
+
+#[tokio::test]
+async fn fields_to_select_by_may_be_named_later() {
+    let world = defined(crontab()).await;
+    world.post(CRON, cron("a")).await.is(201);
+    assert_eq!(world.get(&format!("{CRON}?fieldSelector=spec.image%3Dcron:1")).await.code, 400);
+    let mut watch = world.watch(&format!("{CRON}?watch=1")).await;
+    assert_eq!(watch.told().await, "ADDED a");
+    let fields =
+        json!([{"op": "add", "path": "/spec/versions/0/selectableFields/-", "value": {"jsonPath": ".spec.image"}}]);
+    world.patch("application/json-patch+json", &format!("{CRDS}/crontabs.stable.example.com"), fields).await.is(200);
+    assert!(watch.next().await.is_none(), "who watches by the old fields begins again");
+    world.post(CRON, cron("b")).await.is(201);
+    let selected = world.get(&format!("{CRON}?fieldSelector=spec.image%3Dcron:1")).await.is(200);
+    assert_eq!(selected["items"].as_array().unwrap().len(), 2, "{selected}");
+}
+
+#[tokio::test]
+async fn many_definitions_at_once_are_all_established() {
+    let world = World::new().await;
+    let made = (0..60).map(|n| {
+        let mut crd = crontab();
+        crd["metadata"]["name"] = json!(format!("kinds{n}.stable.example.com"));
+        crd["spec"]["names"] = json!({"plural": format!("kinds{n}"), "kind": format!("Kind{n}")});
+        let world = &world;
+        async move {
+            world.post(CRDS, crd).await.is(201);
+            let path = format!("/apis/stable.example.com/v1/namespaces/default/kinds{n}");
+            let mut object = cron("a");
+            object["kind"] = json!(format!("Kind{n}"));
+            world.post(&path, object).await.is(201);
+        }
+    });
+    futures::future::join_all(made).await;
+    for n in 0..60 {
+        condition(&world, &format!("kinds{n}.stable.example.com"), "Established", "True").await;
+    }
+    let resources = world.get("/apis/stable.example.com/v1").await.is(200)["resources"].clone();
+    assert_eq!(resources.as_array().unwrap().len(), 3 * 60);
+}
+
+#[tokio::test]
 async fn a_definition_that_makes_no_sense_is_refused_with_all_that_is_wrong() {
     let world = World::new().await;
     let mut crd = crontab();

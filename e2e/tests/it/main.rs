@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod crash;
+mod definitions;
 mod deletion;
 mod door;
 mod edits;

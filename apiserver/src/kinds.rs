@@ -54,6 +54,8 @@ pub struct Kind {
     pub prefix: String,
     /// A deletion answers the object rather than a `Status`.
     pub returns_deleted: bool,
+    /// Whoever deletes an object and does not say what becomes of its dependents, leaves them without an owner.
+    pub orphans_dependents: bool,
     /// PUT may come without a resourceVersion.
     pub unconditional_update: bool,
     /// All objects can be deleted with one request.
@@ -245,6 +247,7 @@ impl Kind {
             selectable: Vec::new(),
             prefix: format!("/registry/{plural}/"),
             returns_deleted: false,
+            orphans_dependents: false,
             unconditional_update: true,
             deletes_collections: true,
             create_on_update: false,

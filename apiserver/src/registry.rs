@@ -508,7 +508,8 @@ impl Registry {
     /// The object as it is to stay for now; nothing if it may go at once.
     fn marked(&self, kind: &Kind, old: &Value, options: &DeleteOptions) -> Option<Value> {
         let mut new = old.clone();
-        let finalizers = finalizers(old, options.propagation.as_deref());
+        let usual = kind.orphans_dependents.then_some("Orphan");
+        let finalizers = finalizers(old, options.propagation.as_deref(), usual);
         let mut grace = (kind.hooks.grace)(old, options.grace_seconds).max(0);
         let meta = new["metadata"].as_object_mut().expect("stored objects have metadata");
         let before = meta.get("deletionGracePeriodSeconds").and_then(Value::as_i64);
@@ -781,10 +782,12 @@ fn hold_delete_preconditions(kind: &Kind, old: &Value, options: &DeleteOptions) 
     Ok(())
 }
 
-/// The finalizers that the object is to have, given how its dependents are to be treated.
-fn finalizers(old: &Value, propagation: Option<&str>) -> Vec<Value> {
+/// The finalizers that the object is to have, given how its dependents are to be treated: as is asked for, or else as the
+/// object says itself, or else as is `usual` for its kind.
+fn finalizers(old: &Value, propagation: Option<&str>, usual: Option<&str>) -> Vec<Value> {
     let mut finalizers = old["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-    let wanted = match propagation {
+    let says = finalizers.iter().any(|f| matches!(f.as_str(), Some("orphan" | "foregroundDeletion")));
+    let wanted = match propagation.or(usual.filter(|_| !says)) {
         Some("Orphan") => Some("orphan"),
         Some("Foreground") => Some("foregroundDeletion"),
         Some(_) => None,

@@ -164,7 +164,7 @@ pub(crate) fn asked_timeout(query: &str) -> Result<Option<Duration>, Status> {
 }
 
 /// A duration as Go writes it: `32s`, `1m30s`, `500ms`.
-fn go_duration(text: &str) -> Option<Duration> {
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {

@@ -255,7 +255,11 @@ fn read_extensions(schema: &mut Schema, published: &Value) {
     {
         *kind = list_type(published);
     }
-    schema.atomic |= published["x-kubernetes-map-type"] == "atomic";
+    match published["x-kubernetes-map-type"].as_str() {
+        Some("atomic") => schema.atomic = true,
+        Some("granular") => schema.atomic = false, // a field may say so of a type that is atomic elsewhere
+        _ => {}
+    }
     read_facets(&mut schema.facets, published);
 }
 

@@ -336,7 +336,11 @@ impl Fields {
             if !known(field, kind) {
                 return Err(Status::bad_request(unknown(field, kind)));
             }
-            let absent = if BOOLEANS.contains(&field) { "false" } else { "" };
+            let absent = match field {
+                _ if BOOLEANS.contains(&field) => "false",
+                _ if NUMBERS.contains(&field) => "0",
+                _ => "",
+            };
             terms.push(Term { field: field.to_owned(), equal, value, absent });
         }
         Ok(Self { terms })
@@ -411,6 +415,8 @@ pub fn fields_of<'a>(kind: &'a Kind, object: &Value) -> Vec<(&'a str, String)> {
 
 /// Selectable fields of compiled-in kinds whose zero value is `false` rather than empty.
 const BOOLEANS: [&str; 2] = ["spec.unschedulable", "spec.hostNetwork"];
+/// Those whose zero value is `0`.
+const NUMBERS: [&str; 2] = ["status.replicas", "status.successful"];
 
 fn known(field: &str, kind: &Kind) -> bool {
     matches!(field, "metadata.name" | "metadata.namespace") || kind.selectable.iter().any(|(known, _)| known == field)

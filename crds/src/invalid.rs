@@ -20,6 +20,8 @@ pub enum Problem {
     Required(String),
     /// The value is not acceptable.
     Invalid(Value, String),
+    /// The value is not acceptable: as it is to be shown, and why. For values that are no scalars.
+    Printed(String, String),
     /// The value is not one of the supported ones.
     NotSupported(Value, Vec<String>),
     /// The field may not be set, or may not change.
@@ -52,6 +54,11 @@ impl Invalid {
         Self { field: field.into(), problem: Problem::Invalid(value.into(), why.into()) }
     }
 
+    /// `field` holds what is shown as `value`, which is wrong because of `why`.
+    pub fn printed(field: impl Into<String>, value: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: Problem::Printed(value.into(), why.into()) }
+    }
+
     /// `field` holds `value`, which is none of `supported`.
     pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
         let supported = supported.iter().map(|s| (*s).to_owned()).collect();
@@ -67,7 +74,7 @@ impl Invalid {
     pub fn reason(&self) -> &'static str {
         match self.problem {
             Problem::Required(_) => "FieldValueRequired",
-            Problem::Invalid(..) => "FieldValueInvalid",
+            Problem::Invalid(..) | Problem::Printed(..) => "FieldValueInvalid",
             Problem::NotSupported(..) => "FieldValueNotSupported",
             Problem::Forbidden(_) => "FieldValueForbidden",
             Problem::Duplicate(_) => "FieldValueDuplicate",
@@ -95,6 +102,7 @@ impl fmt::Display for Problem {
         match self {
             Self::Required(why) => with_reason(f, "Required value", why),
             Self::Invalid(value, why) => with_reason(f, &format!("Invalid value: {}", shown(value)), why),
+            Self::Printed(value, why) => with_reason(f, &format!("Invalid value: {value}"), why),
             Self::NotSupported(value, supported) => {
                 let supported: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
                 write!(f, "Unsupported value: {}: supported values: {}", listed(value), supported.join(", "))

@@ -4,29 +4,43 @@
 //! kind does beyond its schema is functions over `serde_json::Value`, so that what a client sent comes back.
 
 pub mod admissionregistration;
+pub mod apps;
+pub mod batch;
 mod columns;
 pub mod coordination;
 pub mod core;
+mod cron;
 pub mod definitions;
 pub mod events;
+mod go;
+mod markers;
 pub mod node;
 pub mod onex;
 pub mod pod;
+mod pod_spec;
 pub mod quantity;
+mod replicas;
+pub mod replication;
 pub mod schemas;
 pub mod service;
+mod templates;
+pub mod volumes;
 
 use k8s_openapi::Resource;
 use onex_crds::Invalid;
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
-use crate::kinds::{Kind, Published};
+use crate::kinds::{Kind, Published, Scale};
 
 /// Every kind that is compiled in, the core first: discovery answers ambiguous names in this order.
 pub fn kinds() -> Vec<Kind> {
     let mut kinds = core::kinds();
     kinds.extend(onex::kinds());
+    kinds.extend(replication::kinds());
+    kinds.extend(volumes::kinds());
+    kinds.extend(apps::kinds());
+    kinds.extend(batch::kinds());
     kinds.push(events::kind());
     kinds.push(coordination::lease());
     kinds.extend(admissionregistration::kinds());
@@ -100,6 +114,28 @@ fn refuse_unsupported(field: &str, value: &str, supported: &[&str], wrong: &mut 
     if !value.is_empty() && !supported.contains(&value) {
         wrong.push(Invalid::not_supported(field, value, supported));
     }
+}
+
+/// What may not change.
+fn refuse_change(field: &str, new: &Value, old: &Value, wrong: &mut Vec<Invalid>) {
+    if new != old {
+        wrong.push(Invalid::value(field, new.clone(), "field is immutable"));
+    }
+}
+
+/// Numbers below zero, of these fields of the object at `at`.
+fn refuse_negative(object: &Value, at: &str, fields: &[&str], wrong: &mut Vec<Invalid>) {
+    for field in fields {
+        if let Some(number) = object[*field].as_i64().filter(|number| *number < 0) {
+            wrong.push(Invalid::value(format!("{at}.{field}"), number, "must be greater than or equal to 0"));
+        }
+    }
+}
+
+/// Where a controller that scales finds the numbers, and the selector.
+fn scale(selector: &[&str]) -> Scale {
+    let path = |path: &[&str]| path.iter().map(|part| (*part).to_owned()).collect();
+    Scale { spec: path(&["spec", "replicas"]), status: path(&["status", "replicas"]), selector: path(selector) }
 }
 
 #[cfg(test)]

@@ -3,20 +3,16 @@
 use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::Pod;
-use onex_crds::{Invalid, Problem};
+use onex_crds::Invalid;
 use serde_json::{Map, Value, json};
 
 use super::{
-    columns, fill, items, kubernetes, list, object, quantity::thousandths, refuse, refuse_port, refuse_unsupported,
+    columns, fill, items, kubernetes, list, object,
+    pod_spec::{CONTAINERS, check_spec, fill_spec},
+    quantity::thousandths,
     text,
 };
-use crate::{
-    kinds::{Hooks, Kind, Subresource},
-    meta,
-    status::is_enough,
-};
-
-const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+use crate::kinds::{Hooks, Kind, Subresource};
 
 /// Pods.
 pub fn kind() -> Kind {
@@ -46,93 +42,20 @@ pub fn kind() -> Kind {
 }
 
 fn fill_pod(pod: &mut Value) {
-    if let Some(spec) = pod.as_object_mut().and_then(|pod| object(pod, "spec")) {
-        fill_spec(spec);
-    }
-}
-
-/// Also for the templates of kinds that make Pods.
-fn fill_spec(spec: &mut Map<String, Value>) {
-    fill(spec, "restartPolicy", "Always");
-    fill(spec, "dnsPolicy", "ClusterFirst");
-    fill(spec, "schedulerName", "default-scheduler");
-    fill(spec, "securityContext", json!({}));
-    fill(spec, "terminationGracePeriodSeconds", 30);
+    let Some(spec) = pod.as_object_mut().and_then(|pod| object(pod, "spec")) else { return };
+    fill_spec(spec);
     fill(spec, "enableServiceLinks", true);
-    for (from, to) in [("serviceAccountName", "serviceAccount"), ("serviceAccount", "serviceAccountName")] {
-        if let Some(account) = spec.get(from).filter(|account| *account != "").cloned() {
-            fill(spec, to, account);
-        }
-    }
     let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
     for containers in CONTAINERS {
         for container in items(spec, containers) {
-            fill_container(container, host_network);
+            for port in items(container, "ports").filter(|_| host_network) {
+                let number = port.get("containerPort").cloned().unwrap_or_default();
+                fill(port, "hostPort", number);
+            }
+            if let Some(resources) = object(container, "resources") {
+                request_limits(resources);
+            }
         }
-    }
-    items(spec, "volumes").for_each(fill_volume);
-}
-
-fn fill_container(container: &mut Map<String, Value>, host_network: bool) {
-    let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
-    let policy = if always_pulled(image) { "Always" } else { "IfNotPresent" };
-    fill(container, "imagePullPolicy", policy);
-    fill(container, "terminationMessagePath", "/dev/termination-log");
-    fill(container, "terminationMessagePolicy", "File");
-    for port in items(container, "ports") {
-        fill(port, "protocol", "TCP");
-        if host_network {
-            let number = port.get("containerPort").cloned().unwrap_or_default();
-            fill(port, "hostPort", number);
-        }
-    }
-    for variable in items(container, "env") {
-        if let Some(reference) =
-            variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef")).and_then(Value::as_object_mut)
-        {
-            fill(reference, "apiVersion", "v1");
-        }
-    }
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(probe) = container.get_mut(probe).and_then(Value::as_object_mut) {
-            fill_probe(probe);
-        }
-    }
-    for hook in ["postStart", "preStop"] {
-        if let Some(hook) = container.get_mut("lifecycle").and_then(|l| l.get_mut(hook)).and_then(Value::as_object_mut)
-        {
-            fill_http(hook);
-        }
-    }
-    if let Some(resources) = object(container, "resources") {
-        request_limits(resources);
-    }
-}
-
-/// Whether the image has no tag, or the tag `latest`: then it may have changed since it was pulled.
-fn always_pulled(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    let last = image.rsplit('/').next().unwrap_or_default();
-    last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
-}
-
-fn fill_probe(probe: &mut Map<String, Value>) {
-    for (field, default) in
-        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
-    {
-        if probe.get(field).and_then(Value::as_i64).unwrap_or_default() == 0 {
-            probe.insert(field.to_owned(), default.into());
-        }
-    }
-    fill_http(probe);
-}
-
-fn fill_http(action: &mut Map<String, Value>) {
-    if let Some(http) = action.get_mut("httpGet").and_then(Value::as_object_mut) {
-        fill(http, "path", "/");
-        fill(http, "scheme", "HTTP");
     }
 }
 
@@ -142,22 +65,6 @@ fn request_limits(resources: &mut Map<String, Value>) {
     if let Some(requests) = object(resources, "requests") {
         for (resource, limit) in limits {
             requests.entry(resource).or_insert(limit);
-        }
-    }
-}
-
-fn fill_volume(volume: &mut Map<String, Value>) {
-    if volume.iter().all(|(field, value)| field == "name" || value.is_null()) {
-        volume.insert("emptyDir".to_owned(), json!({}));
-    }
-    for source in ["secret", "configMap", "downwardAPI", "projected"] {
-        if let Some(source) = volume.get_mut(source).and_then(Value::as_object_mut) {
-            fill(source, "defaultMode", 0o644);
-            for projection in items(source, "sources") {
-                if let Some(token) = projection.get_mut("serviceAccountToken").and_then(Value::as_object_mut) {
-                    fill(token, "expirationSeconds", 3600);
-                }
-            }
         }
     }
 }
@@ -204,210 +111,8 @@ fn check(pod: &Value, old: Option<&Value>) -> Vec<Invalid> {
     if let Some(old) = old {
         check_change(spec, &old["spec"], &mut wrong);
     }
-    let volumes = check_volumes(list(spec, "volumes"), &mut wrong);
-    if list(spec, "containers").is_empty() {
-        wrong.push(Invalid::required("spec.containers", ""));
-    }
-    let mut names = HashSet::new();
-    for kind in CONTAINERS {
-        for (index, container) in list(spec, kind).iter().enumerate() {
-            if is_enough(&wrong) {
-                return wrong;
-            }
-            check_container(container, &format!("spec.{kind}[{index}]"), &mut names, &volumes, &mut wrong);
-        }
-    }
-    refuse_unsupported(
-        "spec.restartPolicy",
-        text(spec, "restartPolicy"),
-        &["Always", "OnFailure", "Never"],
-        &mut wrong,
-    );
-    let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
-    refuse_unsupported("spec.dnsPolicy", text(spec, "dnsPolicy"), &policies, &mut wrong);
-    for field in ["nodeName", "serviceAccountName"] {
-        let name = text(spec, field);
-        if !name.is_empty() {
-            refuse(&format!("spec.{field}"), name, meta::dns_subdomain(name), &mut wrong);
-        }
-    }
-    meta::check_labels(&spec["nodeSelector"], "spec.nodeSelector", &mut wrong);
-    if let Some(seconds) = spec["activeDeadlineSeconds"].as_i64().filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
-        let why = "must be between 1 and 2147483647, inclusive";
-        wrong.push(Invalid::value("spec.activeDeadlineSeconds", seconds, why));
-    }
-    if let Some(seconds) = spec["terminationGracePeriodSeconds"].as_i64().filter(|seconds| *seconds < 0) {
-        let why = "must be greater than or equal to 0";
-        wrong.push(Invalid::value("spec.terminationGracePeriodSeconds", seconds, why));
-    }
+    check_spec(spec, "spec", &[], &mut wrong);
     wrong
-}
-
-fn check_volumes<'a>(volumes: &'a [Value], wrong: &mut Vec<Invalid>) -> HashSet<&'a str> {
-    let mut names = HashSet::new();
-    for (index, volume) in volumes.iter().enumerate() {
-        if is_enough(wrong) {
-            break;
-        }
-        check_name(volume, &format!("spec.volumes[{index}].name"), &mut names, wrong);
-        if volume
-            .as_object()
-            .is_some_and(|v| v.iter().filter(|(field, value)| *field != "name" && !value.is_null()).count() > 1)
-        {
-            let why = "may not specify more than 1 volume type";
-            wrong.push(Invalid::forbidden(format!("spec.volumes[{index}]"), why));
-        }
-    }
-    names
-}
-
-/// A DNS label that is there once.
-fn check_name<'a>(named: &'a Value, field: &str, names: &mut HashSet<&'a str>, wrong: &mut Vec<Invalid>) {
-    let name = text(named, "name");
-    if name.is_empty() {
-        return wrong.push(Invalid::required(field, ""));
-    }
-    refuse(field, name, meta::dns_label(name), wrong);
-    if !names.insert(name) {
-        wrong.push(Invalid { field: field.to_owned(), problem: Problem::Duplicate(name.into()) });
-    }
-}
-
-fn check_container<'a>(
-    container: &'a Value,
-    at: &str,
-    names: &mut HashSet<&'a str>,
-    volumes: &HashSet<&str>,
-    wrong: &mut Vec<Invalid>,
-) {
-    check_name(container, &format!("{at}.name"), names, wrong);
-    let image = text(container, "image");
-    if image.is_empty() {
-        wrong.push(Invalid::required(format!("{at}.image"), ""));
-    } else if image.trim() != image {
-        let why = "must not have leading or trailing whitespace";
-        wrong.push(Invalid::value(format!("{at}.image"), image, why));
-    }
-    let policy = text(container, "imagePullPolicy");
-    refuse_unsupported(&format!("{at}.imagePullPolicy"), policy, &["Always", "IfNotPresent", "Never"], wrong);
-    check_ports(list(container, "ports"), at, wrong);
-    check_environment(list(container, "env"), at, wrong);
-    check_mounts(list(container, "volumeMounts"), at, volumes, wrong);
-    check_resources(&container["resources"], at, wrong);
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        check_probe(&container[probe], &format!("{at}.{probe}"), wrong);
-    }
-}
-
-fn check_ports(ports: &[Value], at: &str, wrong: &mut Vec<Invalid>) {
-    let mut names = HashSet::new();
-    for (index, port) in ports.iter().enumerate() {
-        if is_enough(wrong) {
-            return;
-        }
-        let at = format!("{at}.ports[{index}]");
-        let name = text(port, "name");
-        if !name.is_empty() {
-            refuse(&format!("{at}.name"), name, meta::port_name(name), wrong);
-            if !names.insert(name) {
-                wrong.push(Invalid { field: format!("{at}.name"), problem: Problem::Duplicate(name.into()) });
-            }
-        }
-        match port["containerPort"].as_i64().unwrap_or_default() {
-            0 => wrong.push(Invalid::required(format!("{at}.containerPort"), "")),
-            _ => refuse_port(&format!("{at}.containerPort"), &port["containerPort"], wrong),
-        }
-        if !port["hostPort"].is_null() && port["hostPort"] != 0 {
-            refuse_port(&format!("{at}.hostPort"), &port["hostPort"], wrong);
-        }
-        refuse_unsupported(&format!("{at}.protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"], wrong);
-    }
-}
-
-fn check_environment(variables: &[Value], at: &str, wrong: &mut Vec<Invalid>) {
-    for (index, variable) in variables.iter().enumerate() {
-        if is_enough(wrong) {
-            return;
-        }
-        let at = format!("{at}.env[{index}]");
-        let name = text(variable, "name");
-        if name.is_empty() {
-            wrong.push(Invalid::required(format!("{at}.name"), ""));
-        } else {
-            refuse(&format!("{at}.name"), name, meta::environment_name(name), wrong);
-        }
-        if !text(variable, "value").is_empty() && variable["valueFrom"].is_object() {
-            let why = "may not be specified when `value` is not empty";
-            wrong.push(Invalid::value(format!("{at}.valueFrom"), "", why));
-        }
-    }
-}
-
-fn check_mounts(mounts: &[Value], at: &str, volumes: &HashSet<&str>, wrong: &mut Vec<Invalid>) {
-    let mut paths = HashSet::new();
-    for (index, mount) in mounts.iter().enumerate() {
-        if is_enough(wrong) {
-            return;
-        }
-        let at = format!("{at}.volumeMounts[{index}]");
-        let (name, path) = (text(mount, "name"), text(mount, "mountPath"));
-        if name.is_empty() {
-            wrong.push(Invalid::required(format!("{at}.name"), ""));
-        } else if !volumes.contains(name) {
-            wrong.push(Invalid { field: format!("{at}.name"), problem: Problem::NotFound(name.into()) });
-        }
-        if path.is_empty() {
-            wrong.push(Invalid::required(format!("{at}.mountPath"), ""));
-        } else if !paths.insert(path) {
-            wrong.push(Invalid::value(format!("{at}.mountPath"), path, "must be unique"));
-        }
-    }
-}
-
-fn check_resources(resources: &Value, at: &str, wrong: &mut Vec<Invalid>) {
-    for which in ["limits", "requests"] {
-        for (resource, amount) in resources[which].as_object().into_iter().flatten() {
-            if is_enough(wrong) {
-                return;
-            }
-            let field = format!("{at}.resources.{which}[{resource}]");
-            match thousandths(amount) {
-                None => {
-                    let why =
-                        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-                    wrong.push(Invalid::value(field, amount.clone(), why));
-                }
-                Some(..0) => wrong.push(Invalid::value(field, amount.clone(), "must be greater than or equal to 0")),
-                Some(_) => {}
-            }
-        }
-    }
-    for (resource, request) in resources["requests"].as_object().into_iter().flatten() {
-        let limit = &resources["limits"][resource];
-        if let (Some(requested), Some(limited)) = (thousandths(request), thousandths(limit))
-            && requested > limited
-        {
-            let limit = limit.as_str().map_or_else(|| limit.to_string(), str::to_owned);
-            let why = format!("must be less than or equal to {resource} limit of {limit}");
-            wrong.push(Invalid::value(format!("{at}.resources.requests"), request.clone(), why));
-        }
-    }
-}
-
-fn check_probe(probe: &Value, at: &str, wrong: &mut Vec<Invalid>) {
-    let Some(fields) = probe.as_object() else { return };
-    let handlers =
-        ["exec", "grpc", "httpGet", "tcpSocket"].iter().filter(|h| fields.get(**h).is_some_and(Value::is_object));
-    match handlers.count() {
-        0 => wrong.push(Invalid::required(at, "must specify a handler type")),
-        1 => {}
-        _ => wrong.push(Invalid::forbidden(at, "may not specify more than 1 handler type")),
-    }
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
-        if let Some(number) = probe[field].as_i64().filter(|number| *number < 0) {
-            wrong.push(Invalid::value(format!("{at}.{field}"), number, "must be greater than or equal to 0"));
-        }
-    }
 }
 
 /// Almost nothing of a Pod may change: what runs is what was declared.
@@ -473,21 +178,6 @@ mod tests {
             "volumes": [{"name": "v"}, {"name": "w", "configMap": {"name": "x"}}],
         }));
         insta::assert_json_snapshot!(pod);
-    }
-
-    #[test]
-    fn images_that_may_have_changed_are_always_pulled() {
-        let cases = [
-            ("a", true),
-            ("r:5000/a", true),
-            ("a:latest", true),
-            ("a:v1", false),
-            ("a@sha256:00", false),
-            ("a:latest@sha256:00", false),
-        ];
-        for (image, expected) in cases {
-            assert_eq!(always_pulled(image), expected, "{image}");
-        }
     }
 
     #[test]

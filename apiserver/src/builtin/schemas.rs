@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use super::markers::{ATOMIC, ATOMIC_FIELDS, GRANULAR_FIELDS, KEY_DEFAULTS, LISTS, OBJECTS};
+
 /// What OneX's own types are called in OpenAPI, as the Go types of the same name are.
 const ONEX: &str = "com.github.onexstack.onex.pkg.apis.apps.v1beta1.";
 /// The schema of `metadata`.
@@ -129,106 +131,6 @@ pub fn make_root(root: &mut Value) {
     }
 }
 
-/// How one list field merges: type, field, patch strategy, patch merge key, list type, list map keys.
-type Fact = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static [&'static str]);
-
-/// Kubernetes' markers, which its Go types carry as struct tags and comments.
-#[rustfmt::skip]
-const LISTS: &[Fact] = &[
-    ("api.core.v1.Container", "args", "", "", "atomic", &[]),
-    ("api.core.v1.Container", "command", "", "", "atomic", &[]),
-    ("api.core.v1.Container", "env", "merge", "name", "map", &["name"]),
-    ("api.core.v1.Container", "envFrom", "", "", "atomic", &[]),
-    ("api.core.v1.Container", "ports", "merge", "containerPort", "map", &["containerPort", "protocol"]),
-    ("api.core.v1.Container", "resizePolicy", "", "", "atomic", &[]),
-    ("api.core.v1.Container", "volumeDevices", "merge", "devicePath", "map", &["devicePath"]),
-    ("api.core.v1.Container", "volumeMounts", "merge", "mountPath", "map", &["mountPath"]),
-    ("api.core.v1.ContainerStatus", "allocatedResourcesStatus", "merge", "name", "map", &["name"]),
-    ("api.core.v1.ContainerStatus", "volumeMounts", "merge", "mountPath", "map", &["mountPath"]),
-    ("api.core.v1.EndpointSubset", "addresses", "", "", "atomic", &[]),
-    ("api.core.v1.EndpointSubset", "notReadyAddresses", "", "", "atomic", &[]),
-    ("api.core.v1.EndpointSubset", "ports", "", "", "atomic", &[]),
-    ("api.core.v1.Endpoints", "subsets", "", "", "atomic", &[]),
-    ("api.core.v1.EphemeralContainer", "args", "", "", "atomic", &[]),
-    ("api.core.v1.EphemeralContainer", "command", "", "", "atomic", &[]),
-    ("api.core.v1.EphemeralContainer", "env", "merge", "name", "map", &["name"]),
-    ("api.core.v1.EphemeralContainer", "envFrom", "", "", "atomic", &[]),
-    ("api.core.v1.EphemeralContainer", "ports", "merge", "containerPort", "map", &["containerPort", "protocol"]),
-    ("api.core.v1.EphemeralContainer", "resizePolicy", "", "", "atomic", &[]),
-    ("api.core.v1.EphemeralContainer", "volumeDevices", "merge", "devicePath", "map", &["devicePath"]),
-    ("api.core.v1.EphemeralContainer", "volumeMounts", "merge", "mountPath", "map", &["mountPath"]),
-    ("api.core.v1.LoadBalancerIngress", "ports", "", "", "atomic", &[]),
-    ("api.core.v1.LoadBalancerStatus", "ingress", "", "", "atomic", &[]),
-    ("api.core.v1.NamespaceSpec", "finalizers", "", "", "atomic", &[]),
-    ("api.core.v1.NamespaceStatus", "conditions", "merge", "type", "map", &["type"]),
-    ("api.core.v1.NodeSpec", "podCIDRs", "merge", "", "set", &[]),
-    ("api.core.v1.NodeSpec", "taints", "", "", "atomic", &[]),
-    ("api.core.v1.NodeStatus", "addresses", "merge", "type", "map", &["type"]),
-    ("api.core.v1.NodeStatus", "conditions", "merge", "type", "map", &["type"]),
-    ("api.core.v1.NodeStatus", "images", "", "", "atomic", &[]),
-    ("api.core.v1.NodeStatus", "runtimeHandlers", "", "", "atomic", &[]),
-    ("api.core.v1.NodeStatus", "volumesAttached", "", "", "atomic", &[]),
-    ("api.core.v1.NodeStatus", "volumesInUse", "", "", "atomic", &[]),
-    ("api.core.v1.PodSpec", "containers", "merge", "name", "map", &["name"]),
-    ("api.core.v1.PodSpec", "ephemeralContainers", "merge", "name", "map", &["name"]),
-    ("api.core.v1.PodSpec", "hostAliases", "merge", "ip", "map", &["ip"]),
-    ("api.core.v1.PodSpec", "imagePullSecrets", "merge", "name", "map", &["name"]),
-    ("api.core.v1.PodSpec", "initContainers", "merge", "name", "map", &["name"]),
-    ("api.core.v1.PodSpec", "readinessGates", "", "", "atomic", &[]),
-    ("api.core.v1.PodSpec", "resourceClaims", "merge,retainKeys", "name", "map", &["name"]),
-    ("api.core.v1.PodSpec", "schedulingGates", "merge", "name", "map", &["name"]),
-    ("api.core.v1.PodSpec", "tolerations", "", "", "atomic", &[]),
-    ("api.core.v1.PodSpec", "topologySpreadConstraints", "merge", "topologyKey", "map", &["topologyKey", "whenUnsatisfiable"]),
-    ("api.core.v1.PodSpec", "volumes", "merge,retainKeys", "name", "map", &["name"]),
-    ("api.core.v1.PodStatus", "conditions", "merge", "type", "map", &["type"]),
-    ("api.core.v1.PodStatus", "containerStatuses", "", "", "atomic", &[]),
-    ("api.core.v1.PodStatus", "ephemeralContainerStatuses", "", "", "atomic", &[]),
-    ("api.core.v1.PodStatus", "hostIPs", "merge", "ip", "atomic", &[]),
-    ("api.core.v1.PodStatus", "initContainerStatuses", "", "", "atomic", &[]),
-    ("api.core.v1.PodStatus", "podIPs", "merge", "ip", "map", &["ip"]),
-    ("api.core.v1.PodStatus", "resourceClaimStatuses", "merge,retainKeys", "name", "map", &["name"]),
-    ("api.core.v1.ResourceRequirements", "claims", "", "", "map", &["name"]),
-    ("api.core.v1.ResourceStatus", "resources", "", "", "map", &["resourceID"]),
-    ("api.core.v1.ServiceAccount", "imagePullSecrets", "", "", "atomic", &[]),
-    ("api.core.v1.ServiceAccount", "secrets", "merge", "name", "map", &["name"]),
-    ("api.core.v1.ServiceSpec", "clusterIPs", "", "", "atomic", &[]),
-    ("api.core.v1.ServiceSpec", "externalIPs", "", "", "atomic", &[]),
-    ("api.core.v1.ServiceSpec", "ipFamilies", "", "", "atomic", &[]),
-    ("api.core.v1.ServiceSpec", "loadBalancerSourceRanges", "", "", "atomic", &[]),
-    ("api.core.v1.ServiceSpec", "ports", "merge", "port", "map", &["port", "protocol"]),
-    ("api.core.v1.ServiceStatus", "conditions", "merge", "type", "map", &["type"]),
-    ("apimachinery.pkg.apis.meta.v1.LabelSelector", "matchExpressions", "", "", "atomic", &[]),
-    ("apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement", "values", "", "", "atomic", &[]),
-    ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", "merge", "", "set", &[]),
-    ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "managedFields", "", "", "atomic", &[]),
-    ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "ownerReferences", "merge", "uid", "map", &["uid"]),
-];
-
-/// Objects that server-side apply owns as a whole.
-const ATOMIC: &[&str] = &[
-    "api.core.v1.ConfigMapKeySelector",
-    "api.core.v1.EndpointAddress",
-    "api.core.v1.EndpointPort",
-    "api.core.v1.LocalObjectReference",
-    "api.core.v1.NodeSelector",
-    "api.core.v1.NodeSelectorTerm",
-    "api.core.v1.ObjectFieldSelector",
-    "api.core.v1.ObjectReference",
-    "api.core.v1.ResourceFieldSelector",
-    "api.core.v1.SecretKeySelector",
-    "api.core.v1.TypedLocalObjectReference",
-    "apimachinery.pkg.apis.meta.v1.LabelSelector",
-    "apimachinery.pkg.apis.meta.v1.OwnerReference",
-];
-
-/// Maps that server-side apply owns as a whole.
-const ATOMIC_FIELDS: &[(&str, &str)] =
-    &[("api.core.v1.PodSpec", "nodeSelector"), ("api.core.v1.ServiceSpec", "selector")];
-
-/// What stands in fields that are part of a list's key when nothing was written.
-const KEY_DEFAULTS: &[(&str, &str, &str)] =
-    &[("api.core.v1.ContainerPort", "protocol", "TCP"), ("api.core.v1.ServicePort", "protocol", "TCP")];
-
 fn state_facts(name: &str, schema: &mut Value) {
     let Some(name) = name.strip_prefix("io.k8s.") else { return };
     for (_, field, strategy, merge_key, list_type, keys) in LISTS.iter().filter(|fact| fact.0 == name) {
@@ -246,6 +148,12 @@ fn state_facts(name: &str, schema: &mut Value) {
     }
     for (_, field) in ATOMIC_FIELDS.iter().filter(|fact| fact.0 == name) {
         schema["properties"][field]["x-kubernetes-map-type"] = json!("atomic");
+    }
+    for (_, field) in GRANULAR_FIELDS.iter().filter(|fact| fact.0 == name) {
+        schema["properties"][field]["x-kubernetes-map-type"] = json!("granular");
+    }
+    for (_, field, strategy) in OBJECTS.iter().filter(|fact| fact.0 == name) {
+        schema["properties"][field]["x-kubernetes-patch-strategy"] = json!(strategy);
     }
     for (_, field, default) in KEY_DEFAULTS.iter().filter(|fact| fact.0 == name) {
         schema["properties"][field]["default"] = json!(default);
@@ -276,7 +184,7 @@ fn state_facts(name: &str, schema: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+    use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
     use crate::schema::{ListType, Schema};
@@ -303,27 +211,40 @@ mod tests {
         current
     }
 
+    /// The types of all compiled-in kinds, without `io.k8s.`, and of what is decoded without being a kind.
+    fn types() -> BTreeMap<String, Value> {
+        let mut all = BTreeMap::new();
+        for kind in crate::builtin::kinds() {
+            all.extend(kind.published.schemas().clone());
+        }
+        all.into_iter().filter_map(|(name, schema)| Some((name.strip_prefix("io.k8s.")?.to_owned(), schema))).collect()
+    }
+
     #[test]
     fn every_fact_is_about_a_field_that_there_is() {
-        let mut all = definitions::<Pod>();
-        for more in [
-            definitions::<Node>(),
-            definitions::<Service>(),
-            definitions::<Namespace>(),
-            definitions::<Endpoints>(),
-            definitions::<ServiceAccount>(),
-        ] {
-            all.extend(more);
+        let all = types();
+        let known = |name: &&str| all.contains_key(*name);
+        for (name, field, ..) in LISTS.iter().filter(|fact| known(&fact.0)) {
+            assert!(all[*name]["properties"][field]["type"] == "array", "{name}.{field}");
         }
-        for (name, field, ..) in LISTS {
-            assert!(all[&format!("io.k8s.{name}")]["properties"][field]["type"] == "array", "{name}.{field}");
+        for (name, field) in ATOMIC_FIELDS.iter().filter(|fact| known(&fact.0)) {
+            assert!(all[*name]["properties"][field]["type"] == "object", "{name}.{field}");
         }
-        for (name, field) in ATOMIC_FIELDS {
-            assert!(all[&format!("io.k8s.{name}")]["properties"][field]["type"] == "object", "{name}.{field}");
+        for (name, field, _) in OBJECTS.iter().filter(|fact| known(&fact.0)) {
+            assert!(all[*name]["properties"][field].is_object(), "{name}.{field}");
         }
-        for name in ATOMIC {
-            assert!(all.contains_key(&format!("io.k8s.{name}")), "{name}");
-        }
+    }
+
+    #[test]
+    fn no_list_of_a_kubernetes_type_is_without_a_fact() {
+        let without = |(name, schema): (&String, &Value)| -> Vec<String> {
+            let properties = schema["properties"].as_object().into_iter().flatten();
+            let lists =
+                properties.filter(|(_, field)| field["type"] == "array" && field["x-kubernetes-list-type"].is_null());
+            lists.map(|(field, _)| format!("{name}.{field}")).collect()
+        };
+        let missing: Vec<String> = types().iter().flat_map(without).collect();
+        assert!(missing.is_empty(), "{missing:#?}");
     }
 
     #[test]

@@ -20,8 +20,9 @@ fn missing(schema: &Schema, message: &Message, path: &str, found: &mut Vec<Strin
     let Shape::Object(object) = &schema.shape else { return };
     for (name, schema) in &object.properties {
         let path = format!("{path}.{name}");
-        if ["apiVersion", "kind"].contains(&name.as_str()) && !path[1..].contains('.') {
-            continue; // the envelope says it
+        let outermost = !path[1..].contains('.');
+        if ["apiVersion", "kind"].contains(&name.as_str()) && (outermost || path.contains(".volumeClaimTemplates.")) {
+            continue; // the envelope says it, or goes without saying
         }
         let Some(place) = message.place(name) else {
             found.push(path);

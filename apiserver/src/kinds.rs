@@ -156,6 +156,8 @@ pub enum Names {
 /// What a kind does beyond its schema. All are functions over the value, so that what a client sent comes back.
 #[derive(Clone, Copy)]
 pub struct Hooks {
+    /// Removes what no schema can tell to be unknown, and answers its paths: schemas inside an object.
+    pub prune: fn(&mut Value) -> Vec<String>,
     /// Fills in what the user left out. Never overwrites what they wrote.
     pub fill: fn(&mut Value),
     /// What is wrong, and at which field. The old object is there on update.
@@ -188,6 +190,7 @@ pub struct Conversion {
 impl Default for Hooks {
     fn default() -> Self {
         Self {
+            prune: |_| Vec::new(),
             fill: |_| {},
             check: |_, _| Vec::new(),
             warn: |_| Vec::new(),
@@ -285,7 +288,11 @@ impl Kind {
     pub fn decode(&self, object: &mut Value) -> schema::Decoded {
         match &self.custom {
             Some(custom) => custom.decode(object),
-            None => schema::decode(object, self.schema()),
+            None => {
+                let mut decoded = schema::decode(object, self.schema());
+                decoded.unknown.extend((self.hooks.prune)(object));
+                decoded
+            }
         }
     }
 

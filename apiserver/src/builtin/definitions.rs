@@ -1,6 +1,7 @@
 //! CustomResourceDefinitions: what they may say. What comes of them is in [`crate::custom`].
 
 mod check;
+mod keywords;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ pub fn kind() -> Kind {
     kind.columns =
         vec![name_column(), column("Created At", "date", "When the definition was made.", Cell::Function(created_at))];
     kind.hooks = Hooks {
+        prune: keywords::prune,
         fill: fill_in,
         check: check::check,
         prepare,

@@ -74,7 +74,10 @@ fn rename_references(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             // Compiled-in kinds take null for "not written" everywhere, so none of them says `nullable`.
-            fields.remove("nullable");
+            // A schema of schemas has a field of that name.
+            if fields.get("nullable").is_some_and(Value::is_boolean) {
+                fields.remove("nullable");
+            }
             if let Some(Value::String(reference)) = fields.get_mut("$ref")
                 && let Some(name) =
                     reference.strip_prefix("#/components/schemas/").filter(|name| !name.starts_with(ONEX))

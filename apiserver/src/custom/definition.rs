@@ -187,6 +187,7 @@ fn publish(spec: &Value, version: &str, structural: &Structural) -> (String, BTr
     let reversed: Vec<&str> = group.rsplit('.').collect();
     let name = format!("{}.{version}.{kind}", reversed.join("."));
     let mut schema = structural.published().clone();
+    describe_embedded(&mut schema);
     schemas::make_root(&mut schema);
     schema["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
     let found = list(spec, "versions").iter().find(|found| text(found, "name") == version);
@@ -201,6 +202,24 @@ fn publish(spec: &Value, version: &str, structural: &Structural) -> (String, BTr
     let mut all = schemas::object_meta().clone();
     all.insert(name.clone(), schema);
     (name, all)
+}
+
+/// What is a whole object inside another has what every object has.
+fn describe_embedded(schema: &mut Value) {
+    if schema["x-kubernetes-embedded-resource"] == true {
+        schemas::make_root(schema);
+    }
+    let Some(keywords) = schema.as_object_mut() else { return };
+    for below in ["items", "additionalProperties"] {
+        keywords.get_mut(below).filter(|below| below.is_object()).into_iter().for_each(describe_embedded);
+    }
+    let properties = keywords.get_mut("properties").and_then(Value::as_object_mut);
+    properties
+        .into_iter()
+        .flatten()
+        .map(|(_, property)| property)
+        .filter(|p| p.is_object())
+        .for_each(describe_embedded);
 }
 
 fn split(path: &str) -> Vec<String> {

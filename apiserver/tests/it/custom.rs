@@ -137,6 +137,56 @@ async fn fields_that_the_schema_does_not_know_are_pruned_and_told_of() {
 }
 
 #[tokio::test]
+async fn an_apply_knows_the_metadata_of_objects_inside_of_objects() {
+    let mut crd = crontab();
+    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    spec["template"] =
+        json!({"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"spec": {"type": "object"}}});
+    let world = defined(crd).await;
+    let mut object = cron("a");
+    object["metadata"]["unknownMeta"] = json!("x");
+    object["spec"]["template"] =
+        json!({"apiVersion": "v1", "kind": "Sub", "metadata": {"name": "b", "unknownSubMeta": "x"}});
+    let apply = "application/apply-patch+yaml";
+    let path = format!("{CRON}/a?fieldManager=one&fieldValidation=Strict");
+    let refused = world.patch(apply, &path, object.clone()).await;
+    for field in [".metadata.unknownMeta", ".spec.template.metadata.unknownSubMeta"] {
+        assert!(refused.text.contains(&format!("{field}: field not declared in schema")), "{}", refused.text);
+    }
+    object["metadata"] = json!({"name": "a"});
+    object["spec"]["template"]["metadata"] = json!({"name": "b"});
+    let made = world.patch(apply, &path, object).await.is(201);
+    assert_eq!(made["spec"]["template"], json!({"apiVersion": "v1", "kind": "Sub", "metadata": {"name": "b"}}));
+}
+
+#[tokio::test]
+async fn unknown_words_in_a_schema_are_pruned_and_told_of() {
+    let world = World::new().await;
+    let mut crd = crontab();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["image"]["typo"] =
+        json!(1);
+    let strict = world.post(&format!("{CRDS}?fieldValidation=Strict"), crd.clone()).await.says(400);
+    let path = "spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.image.typo";
+    assert!(strict.contains(&format!("strict decoding error: unknown field \"{path}\"")), "{strict}");
+    let made = world.post(CRDS, crd).await.is(201);
+    assert_eq!(made["spec"]["versions"][0]["schema"], crontab()["spec"]["versions"][0]["schema"]);
+}
+
+#[tokio::test]
+async fn beside_a_status_subresource_a_schema_says_little_about_the_whole_object() {
+    let world = World::new().await;
+    let mut crd = crontab();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["anyOf"] = json!([{"required": ["spec"]}]);
+    let refused = world.post(CRDS, crd.clone()).await.says(422);
+    assert!(
+        refused.contains("fields are allowed at the root of the schema if the status subresource is enabled"),
+        "{refused}"
+    );
+    crd["spec"]["versions"][0]["subresources"].as_object_mut().unwrap().remove("status");
+    world.post(CRDS, crd).await.is(201);
+}
+
+#[tokio::test]
 async fn values_that_the_schema_forbids_are_refused_in_the_words_of_kubernetes() {
     let world = defined(crontab()).await;
     let mut object = cron("a");

@@ -14,6 +14,31 @@ const COLUMN_TYPES: &[&str] = &["boolean", "date", "integer", "number", "string"
 const COLUMN_FORMATS: &[&str] = &["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 /// So many fields of a version can be selected by.
 const MOST_SELECTABLE: usize = 8;
+/// What may stand at the root of a schema beside a status subresource, and what Kubernetes calls it.
+const ROOT: &[(&str, &str)] = &[
+    ("description", "Description"),
+    ("type", "Type"),
+    ("format", "Format"),
+    ("title", "Title"),
+    ("maximum", "Maximum"),
+    ("exclusiveMaximum", "ExclusiveMaximum"),
+    ("minimum", "Minimum"),
+    ("exclusiveMinimum", "ExclusiveMinimum"),
+    ("maxLength", "MaxLength"),
+    ("minLength", "MinLength"),
+    ("pattern", "Pattern"),
+    ("maxItems", "MaxItems"),
+    ("minItems", "MinItems"),
+    ("uniqueItems", "UniqueItems"),
+    ("multipleOf", "MultipleOf"),
+    ("required", "Required"),
+    ("items", "Items"),
+    ("properties", "Properties"),
+    ("externalDocs", "ExternalDocs"),
+    ("example", "Example"),
+    ("x-kubernetes-preserve-unknown-fields", "XPreserveUnknownFields"),
+    ("x-kubernetes-validations", "XValidations"),
+];
 const IMMUTABLE: &str = "field is immutable";
 
 /// All that is wrong. What did not change is not looked at again.
@@ -102,6 +127,9 @@ fn check_version(version: &Value, at: &str, before: Option<&Value>, wrong: &mut 
     if schema.is_null() {
         wrong.push(Invalid::required(&path, "schemas are required"));
     } else if before.is_none_or(|before| before["schema"]["openAPIV3Schema"] != *schema) {
+        if version["subresources"]["status"].is_object() {
+            check_root(schema, &path, wrong);
+        }
         wrong.extend(custom::compile(schema, &path).err().unwrap_or_default());
     }
     check_scale(&version["subresources"]["scale"], &format!("{at}.subresources.scale"), wrong);
@@ -109,6 +137,19 @@ fn check_version(version: &Value, at: &str, before: Option<&Value>, wrong: &mut 
         check_column(column, &format!("{at}.additionalPrinterColumns[{index}]"), wrong);
     }
     check_selectable(list(version, "selectableFields"), schema, &format!("{at}.selectableFields"), wrong);
+}
+
+/// The status is checked by what its field says, so nothing about the whole object may be said that it would have to keep.
+fn check_root(schema: &Value, at: &str, wrong: &mut Vec<Invalid>) {
+    let other = |name: &str| ROOT.iter().all(|(keyword, _)| *keyword != name);
+    if schema.as_object().is_some_and(|keywords| keywords.iter().any(|(name, value)| other(name) && !value.is_null())) {
+        let names: Vec<&str> = ROOT.iter().map(|(_, name)| *name).collect();
+        let why = format!(
+            "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
+            names.join(" ")
+        );
+        wrong.push(Invalid::value(at, schema.clone(), why));
+    }
 }
 
 fn check_deprecation(version: &Value, at: &str, wrong: &mut Vec<Invalid>) {

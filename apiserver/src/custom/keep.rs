@@ -1,12 +1,11 @@
 //! The table of kinds follows the definitions that are stored.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
 use onex_storage::{Page, Prefix, Storage};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -29,8 +28,6 @@ use crate::{
 
 /// How soon something that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// So many statuses are written at the same time.
-const CONCURRENT: usize = 16;
 
 /// The kind of definitions.
 pub(super) fn definitions(kinds: &Kinds) -> Arc<Kind> {
@@ -125,13 +122,13 @@ impl Keeper {
         let gone = self.read(&snapshot);
         let now = server.registry.now();
         self.judge_names(&now);
-        let mut well = self.establish(&now).await;
+        let well = self.establish(&now).await;
         self.publish();
         for prefix in &gone {
             server.windows.shut(prefix);
         }
         server.definitions.seen.send_replace(snapshot.revision);
-        well &= self.say(&now).await;
+        self.say(&now);
         well
     }
 
@@ -263,35 +260,52 @@ impl Keeper {
         }
     }
 
-    /// Stores what the statuses are to say. `false` if something is to be tried again.
-    async fn say(&mut self, now: &str) -> bool {
-        let server = self.server.clone();
-        let kind = definitions(&server.kinds);
-        let unsaid: Vec<_> = self.known.iter_mut().filter(|(_, known)| !known.unsaid.is_empty()).collect();
-        let write = |(key, known): (&Arc<str>, &mut Known)| {
-            let (key, conditions) = (key.clone(), std::mem::take(&mut known.unsaid));
-            let (seen, kind, server) = (known.crd.clone(), kind.clone(), &server);
-            async move {
-                let name = text(&seen["metadata"], "name");
-                let change = |old: &Value| told(old, &seen, &conditions, now);
-                let options = Options { manager: "onex-apiserver".to_owned(), ..Options::default() };
-                let written = server.registry.update(&kind, "", name, Part::Status, &options, change).await;
-                match written {
-                    Ok(_) => None,
-                    Err(status) if matches!(status.code, 404 | 409) => None, // the news of it is on its way
-                    Err(status) => {
-                        tracing::warn!(name, error = status.message, "the status of a definition cannot be written");
-                        Some(key)
-                    }
+    /// Stores what the statuses are to say. Nobody waits for that: admission may take its time over it, and the kinds are
+    /// served already.
+    fn say(&mut self, now: &str) {
+        for known in self.known.values_mut().filter(|known| !known.unsaid.is_empty()) {
+            let telling = Telling {
+                server: self.server.clone(),
+                seen: known.crd.clone(),
+                conditions: std::mem::take(&mut known.unsaid),
+                now: now.to_owned(),
+            };
+            tokio::spawn(telling.store());
+        }
+    }
+}
+
+/// A status on its way into the store.
+struct Telling {
+    server: Arc<Inner>,
+    seen: Value,
+    conditions: Vec<Condition>,
+    now: String,
+}
+
+impl Telling {
+    async fn store(self) {
+        let kind = definitions(&self.server.kinds);
+        let name = text(&self.seen["metadata"], "name");
+        let change = |old: &Value| told(old, &self.seen, &self.conditions, &self.now);
+        let options = Options { manager: "onex-apiserver".to_owned(), ..Options::default() };
+        while !self.server.shutdown.is_cancelled() {
+            match self.server.registry.update(&kind, "", name, Part::Status, &options, change).await {
+                Ok(_) => return,
+                Err(status) if matches!(status.code, 404 | 409) => return, // the news of it was another reason to look
+                Err(status) => {
+                    tracing::warn!(
+                        name,
+                        error = status.message,
+                        "the status of a definition cannot be written; trying again"
+                    );
                 }
             }
-        };
-        let failed: HashSet<Arc<str>> =
-            stream::iter(unsaid).map(write).buffer_unordered(CONCURRENT).filter_map(std::future::ready).collect().await;
-        for key in &failed {
-            self.known.get_mut(key).expect("it was found there").revision = 0;
+            tokio::select! {
+                () = self.server.shutdown.cancelled() => {}
+                () = tokio::time::sleep(AGAIN) => {}
+            }
         }
-        failed.is_empty()
     }
 }
 

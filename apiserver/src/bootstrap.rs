@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Inner,
+    Inner, builtin,
+    kinds::Kind,
     registry::{DeleteOptions, Options},
     table,
 };
@@ -21,8 +22,8 @@ const EVERY: Duration = Duration::from_secs(60);
 pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
     loop {
         let mut pause = EVERY;
-        for name in NAMESPACES {
-            if !ensure(&server, name).await {
+        for object in always_there() {
+            if !ensure(&server, object).await {
                 pause = Duration::from_millis(500);
             }
         }
@@ -36,16 +37,24 @@ pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
     }
 }
 
-async fn ensure(server: &Inner, name: &str) -> bool {
-    let kind = server.kinds.core("namespaces");
-    if server.registry.get(&kind, "", name).is_ok() {
+/// What is made again when it is gone.
+fn always_there() -> impl Iterator<Item = Value> {
+    let namespace = |name: &&str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    NAMESPACES.iter().map(namespace).chain(builtin::always_there())
+}
+
+async fn ensure(server: &Inner, object: Value) -> bool {
+    let (version, name) = (object["apiVersion"].as_str(), object["kind"].as_str());
+    let is_kind = |kind: &Arc<Kind>| Some(kind.kind.as_str()) == name && Some(kind.api_version().as_str()) == version;
+    let Some(kind) = server.kinds.table().kinds.iter().find(|kind| is_kind(kind)).cloned() else { return true };
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if server.registry.get(&kind, "", &name).is_ok() {
         return true;
     }
-    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     let options = Options { manager: "onex-apiserver".to_owned(), ..Options::default() };
     match server.registry.create(&kind, "", object, &options).await {
         Err(status) if status.reason != "AlreadyExists" => {
-            tracing::warn!(namespace = name, error = status.message, "a system namespace could not be made");
+            tracing::warn!(kind = kind.kind, name, error = status.message, "a system object could not be made");
             false
         }
         _ => true,

@@ -230,6 +230,16 @@ impl Status {
         Self::new(429, "TooManyRequests", message).with(json!({ "retryAfterSeconds": 1 }))
     }
 
+    /// 429: a Pod may not be evicted, because of its disruption budget. It may be later: after so many seconds, if not 0.
+    pub fn over_budget(why: String, retry_after_seconds: u32) -> Self {
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        let mut details = json!({"causes": [{"reason": "DisruptionBudget", "message": why}]});
+        if retry_after_seconds > 0 {
+            details["retryAfterSeconds"] = retry_after_seconds.into();
+        }
+        Self::new(429, "TooManyRequests", message).with(details)
+    }
+
     /// 500 with the cause that may be told.
     pub fn internal(message: impl std::fmt::Display) -> Self {
         let details = json!({ "causes": [{ "message": message.to_string() }] });

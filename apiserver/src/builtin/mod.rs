@@ -5,6 +5,7 @@
 
 pub mod admissionregistration;
 pub mod apps;
+pub mod autoscaling;
 pub mod batch;
 mod columns;
 pub mod coordination;
@@ -12,17 +13,25 @@ pub mod core;
 mod cron;
 pub mod definitions;
 pub mod events;
+mod flow_objects;
+pub mod flowcontrol;
 mod go;
 mod markers;
+pub mod networking;
 pub mod node;
 pub mod onex;
 pub mod pod;
 mod pod_spec;
+pub mod policy;
 pub mod quantity;
 mod replicas;
 pub mod replication;
+pub mod runtime_classes;
+pub mod scheduling;
 pub mod schemas;
 pub mod service;
+pub mod slices;
+pub mod storage_classes;
 mod templates;
 pub mod volumes;
 
@@ -41,11 +50,26 @@ pub fn kinds() -> Vec<Kind> {
     kinds.extend(volumes::kinds());
     kinds.extend(apps::kinds());
     kinds.extend(batch::kinds());
+    kinds.push(autoscaling::kind());
+    kinds.push(policy::kind());
+    kinds.extend(networking::kinds());
+    kinds.extend(storage_classes::kinds());
+    kinds.push(slices::kind());
+    kinds.push(runtime_classes::kind());
+    kinds.push(scheduling::kind());
+    kinds.extend(flowcontrol::kinds());
     kinds.push(events::kind());
     kinds.push(coordination::lease());
     kinds.extend(admissionregistration::kinds());
     kinds.push(definitions::kind());
     kinds
+}
+
+/// Objects without a namespace that are always there, and made again when they are gone.
+pub fn always_there() -> impl Iterator<Item = Value> {
+    let classes =
+        scheduling::SYSTEM.iter().map(|(name, value, description)| scheduling::system(name, *value, description));
+    classes.chain(flow_objects::levels()).chain(flow_objects::schemas())
 }
 
 /// The descriptor of a Kubernetes kind, with the usual behaviour.

@@ -35,6 +35,7 @@ pub fn kind() -> Kind {
     kind.selectable.push(("status.podIPs".to_owned(), vec!["status".to_owned(), "podIP".to_owned()]));
     kind.subresources = vec![
         Subresource { name: "binding", speaks: ("", "v1", "Binding"), verbs: &["create"] },
+        Subresource { name: "eviction", speaks: ("policy", "v1", "Eviction"), verbs: &["create"] },
         Subresource { name: "log", speaks: ("", "v1", "Pod"), verbs: &["get"] },
     ];
     kind.hooks = Hooks { fill: fill_pod, check, prepare, grace, ..Hooks::default() };

@@ -122,6 +122,15 @@ async fn options(cx: &Context, body: Body) -> Result<DeleteOptions> {
         true => from_query(cx)?,
         false => Given::read(body::decode(body::media_type(&cx.headers), &bytes)?.object)?,
     };
+    judged(cx, given)
+}
+
+/// `DeleteOptions` as they stand in another object; null for the usual.
+pub(super) fn read_options(cx: &Context, options: &Value) -> Result<DeleteOptions> {
+    judged(cx, if options.is_null() { Given::default() } else { Given::read(options.clone())? })
+}
+
+fn judged(cx: &Context, given: Given) -> Result<DeleteOptions> {
     let mut wrong = Vec::new();
     let mut dry_run = cx.dry_run(&mut wrong);
     for wanted in given.dry_run.iter().flatten() {

@@ -27,6 +27,7 @@ use crate::{
 
 mod create;
 mod delete;
+mod evict;
 mod frames;
 mod get;
 mod list;
@@ -120,6 +121,7 @@ impl Context {
             (_, part @ ("exec" | "attach" | "portforward")) if self.has("log") => Err(Status::not_implemented(part)),
             ("get", "log") if self.has("log") => log::log(self).await,
             ("create", "token") if self.has("token") => token::create(self, body).await,
+            ("create", "eviction") if self.has("eviction") => evict::evict(self, body).await,
             ("create", "binding") if self.has("binding") => create::bind(self, body).await,
             (_, "") => Err(Status::method_not_allowed()),
             (_, "status") if self.kind.status => Err(Status::method_not_allowed()),

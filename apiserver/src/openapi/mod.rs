@@ -16,7 +16,7 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use k8s_openapi::{
-    api::{authentication::v1::TokenRequest, autoscaling::v1::Scale, core::v1::Binding},
+    api::{authentication::v1::TokenRequest, autoscaling::v1::Scale, core::v1::Binding, policy::v1::Eviction},
     apimachinery::pkg::apis::meta::v1 as meta,
 };
 use parking_lot::Mutex;
@@ -252,6 +252,7 @@ impl Printed {
         all.extend(schemas::definitions::<Scale>());
         all.extend(schemas::definitions::<Binding>());
         all.extend(schemas::definitions::<TokenRequest>());
+        all.extend(schemas::definitions::<Eviction>());
         // Only of what is compiled in, so that a definition changes no document but its own.
         let compiled_in = self.kinds().filter(|kind| kind.custom.is_none());
         let mut versions: Vec<(&str, &str)> = compiled_in.map(|k| (k.group.as_str(), k.version.as_str())).collect();
@@ -265,6 +266,7 @@ impl Printed {
         identify(&mut all, &format!("{META}Status"), vec![gvk("", "v1", "Status")]);
         identify(&mut all, &format!("{AUTOSCALING}Scale"), vec![gvk("autoscaling", "v1", "Scale")]);
         identify(&mut all, "io.k8s.api.core.v1.Binding", vec![gvk("", "v1", "Binding")]);
+        identify(&mut all, "io.k8s.api.policy.v1.Eviction", vec![gvk("policy", "v1", "Eviction")]);
         let request = gvk("authentication.k8s.io", "v1", "TokenRequest");
         identify(&mut all, "io.k8s.api.authentication.v1.TokenRequest", vec![request]);
         all

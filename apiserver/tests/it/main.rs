@@ -9,6 +9,7 @@ mod delete;
 mod errors;
 mod fuzz;
 mod golden;
+mod kinds;
 mod list;
 mod odd;
 mod patch;

@@ -1,0 +1,244 @@
+//! The kinds that clients expect: what kubectl, Helm and controllers do with them.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+
+fn deployment(name: &str) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {
+        "selector": {"matchLabels": {"app": name}},
+        "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+fn job(name: &str) -> Value {
+    json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {
+        "template": {"spec": {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Never"}}}})
+}
+
+#[tokio::test]
+async fn a_deployment_is_filled_in_scaled_and_counted() {
+    let world = World::new().await;
+    let made = world.post(DEPLOYMENTS, deployment("web")).await.is(201);
+    assert_eq!((&made["spec"]["replicas"], &made["status"]), (&json!(1), &json!({})));
+    assert_eq!(made["spec"]["strategy"]["rollingUpdate"]["maxSurge"], "25%");
+    let scale = world.get(&format!("{DEPLOYMENTS}/web/scale")).await.is(200);
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(1), &json!("app=web")));
+    let scaled = world.merge(&format!("{DEPLOYMENTS}/web/scale"), json!({"spec": {"replicas": 3}})).await.is(200);
+    assert_eq!(scaled["spec"]["replicas"], 3);
+    let status = json!({"status": {"replicas": 3, "readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 1}});
+    world.merge(&format!("{DEPLOYMENTS}/web/status"), status).await.is(200);
+    let table = world.table(&format!("{DEPLOYMENTS}/web")).await.is(200);
+    assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[..4], [json!("web"), json!("2/3"), json!(3), json!(1)]);
+    let generation = world.get(&format!("{DEPLOYMENTS}/web")).await.is(200)["metadata"]["generation"].clone();
+    assert_eq!(generation, 2, "by the scale, and not by the status");
+    let annotated = json!({"metadata": {"annotations": {"kubernetes.io/change-cause": "x"}}});
+    let annotated = world.merge(&format!("{DEPLOYMENTS}/web"), annotated).await.is(200);
+    assert_eq!(annotated["metadata"]["generation"], 3);
+}
+
+#[tokio::test]
+async fn the_selector_of_a_deployment_stays_and_finds_its_pods() {
+    let world = World::new().await;
+    let mut lost = deployment("web");
+    lost["spec"]["selector"]["matchLabels"]["app"] = json!("other");
+    assert_eq!(
+        world.post(DEPLOYMENTS, lost).await.says(422),
+        "Deployment.apps \"web\" is invalid: spec.template.metadata.labels: Invalid value: \
+         map[string]string{\"app\":\"web\"}: `selector` does not match template `labels`"
+    );
+    world.post(DEPLOYMENTS, deployment("web")).await.is(201);
+    let mut other = deployment("web");
+    other["spec"]["selector"]["matchLabels"]["tier"] = json!("x");
+    other["spec"]["template"]["metadata"]["labels"]["tier"] = json!("x");
+    let said = world.put(&format!("{DEPLOYMENTS}/web"), other).await.says(422);
+    assert!(said.contains("spec.selector: Invalid value: v1.LabelSelector{MatchLabels:"), "{said}");
+    assert!(said.ends_with(": field is immutable"), "{said}");
+}
+
+#[tokio::test]
+async fn who_deletes_a_job_and_says_nothing_leaves_its_pods() {
+    let world = World::new().await;
+    let uid = |made: &Value| made["metadata"]["uid"].clone();
+    let made = world.post(JOBS, job("a")).await.is(201);
+    let labels = &made["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(labels["batch.kubernetes.io/controller-uid"], uid(&made));
+    let marked = world.delete(&format!("{JOBS}/a"), Value::Null).await.is(200);
+    assert_eq!(marked["metadata"]["finalizers"], json!(["orphan"]));
+    world.post(JOBS, job("b")).await.is(201);
+    let gone = world.delete(&format!("{JOBS}/b"), json!({"propagationPolicy": "Background"})).await.is(200);
+    assert_eq!(gone["status"], "Success");
+    let selected = world.get(&format!("{JOBS}?fieldSelector=status.successful%3D0")).await.is(200);
+    assert_eq!(selected["items"].as_array().unwrap().len(), 1);
+}
+
+async fn running(world: &World, name: &str, ready: &str) {
+    let pod = json!({"metadata": {"name": name, "labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    world.post(PODS, pod).await.is(201);
+    let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}});
+    world.merge(&format!("{PODS}/{name}/status"), status).await.is(200);
+}
+
+fn eviction(name: &str) -> Value {
+    json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"}})
+}
+
+#[tokio::test]
+async fn evictions_are_refused_when_the_budget_is_spent() {
+    let world = World::new().await;
+    for name in ["a", "b", "c"] {
+        running(&world, name, if name == "c" { "False" } else { "True" }).await;
+    }
+    let budget =
+        json!({"metadata": {"name": "web"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    world.post(BUDGETS, budget).await.is(201);
+    let evict = async |name: &str, body: Value| world.post(&format!("{PODS}/{name}/eviction"), body).await;
+    let early = evict("a", eviction("a")).await.is(429);
+    assert_eq!(early["message"], "Cannot evict pod as it would violate the pod's disruption budget.");
+    assert_eq!(
+        early["details"]["causes"][0]["message"],
+        "The disruption budget web is still being processed by the server."
+    );
+    let counted = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "desiredHealthy": 1,
+        "currentHealthy": 2, "expectedPods": 3}});
+    world.merge(&format!("{BUDGETS}/web/status"), counted).await.is(200);
+    let mut dry = eviction("a");
+    dry["deleteOptions"] = json!({"dryRun": ["All"]});
+    evict("a", dry).await.is(201);
+    assert_eq!(world.get(&format!("{BUDGETS}/web")).await.is(200)["status"]["disruptionsAllowed"], 1);
+    evict("a", eviction("a")).await.is(201);
+    world.get(&format!("{PODS}/a")).await.is(404);
+    let spent = world.get(&format!("{BUDGETS}/web")).await.is(200);
+    assert_eq!(spent["status"]["disruptionsAllowed"], 0);
+    assert!(spent["status"]["disruptedPods"]["a"].is_string());
+    let refused = evict("b", eviction("b")).await.is(429);
+    assert_eq!(
+        refused["details"]["causes"][0]["message"],
+        "The disruption budget web needs 1 healthy pods and has 2 currently"
+    );
+    evict("c", eviction("c")).await.is(201); // nobody loses a Pod that is not ready
+    assert_eq!(evict("b", eviction("x")).await.says(400), "name in URL does not match name in Eviction object");
+    let other = json!({"metadata": {"name": "two"}, "spec": {"selector": {}}});
+    world.post(BUDGETS, other).await.is(201);
+    assert_eq!(
+        evict("b", eviction("b")).await.says(500),
+        "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+    );
+    evict("z", eviction("z")).await.is(404);
+    assert_eq!(world.send(Method::GET, &format!("{PODS}/b/eviction"), &[], "").await.code, 405);
+}
+
+#[tokio::test]
+async fn what_every_cluster_has_is_there_and_comes_back() {
+    let world = World::new().await;
+    let names = async |path: &str| {
+        let list = world.get(path).await.is(200);
+        let name = |item: &Value| item["metadata"]["name"].as_str().unwrap().to_owned();
+        list["items"].as_array().unwrap().iter().map(name).collect::<Vec<_>>()
+    };
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    for _ in 0..500 {
+        if names(schemas).await.len() == 13 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(names(classes).await, ["system-cluster-critical", "system-node-critical"]);
+    assert_eq!(names(schemas).await.len(), 13);
+    assert!(
+        names("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations").await.contains(&"exempt".to_owned())
+    );
+}
+
+/// One object of every kind is created, read as a table, patched in each way, and deleted with what kube answers.
+#[tokio::test]
+async fn every_kind_is_stored_shown_patched_and_deleted() {
+    let world = World::new().await;
+    let template = deployment("x")["spec"]["template"].clone();
+    let workload = json!({"selector": {"matchLabels": {"app": "x"}}, "template": template});
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let volume = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}});
+    let attachment = json!({"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "v"}});
+    let target = json!({"kind": "Deployment", "name": "x", "apiVersion": "apps/v1"});
+    let cases = [
+        ("/apis/apps/v1/namespaces/default/replicasets", json!({ "spec": workload }), false),
+        ("/apis/apps/v1/namespaces/default/statefulsets", json!({ "spec": workload }), false),
+        ("/apis/apps/v1/namespaces/default/daemonsets", json!({ "spec": workload }), false),
+        ("/apis/apps/v1/namespaces/default/controllerrevisions", json!({"revision": 1, "data": {"a": 1}}), false),
+        (
+            "/apis/batch/v1/namespaces/default/cronjobs",
+            json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": job("x")["spec"]}}}),
+            false,
+        ),
+        ("/api/v1/namespaces/default/podtemplates", json!({ "template": template }), true),
+        ("/api/v1/namespaces/default/persistentvolumeclaims", json!({ "spec": claim }), true),
+        ("/api/v1/persistentvolumes", json!({ "spec": volume }), true),
+        (
+            "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+            json!({"spec": {"scaleTargetRef": target, "maxReplicas": 3}}),
+            false,
+        ),
+        ("/apis/policy/v1/namespaces/default/poddisruptionbudgets", json!({"spec": {"minAvailable": 1}}), false),
+        (
+            "/apis/networking.k8s.io/v1/namespaces/default/ingresses",
+            json!({"spec": {"defaultBackend": {"service": {"name": "x", "port": {"number": 80}}}}}),
+            false,
+        ),
+        ("/apis/networking.k8s.io/v1/ingressclasses", json!({"spec": {"controller": "a.io/b"}}), false),
+        ("/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", json!({"spec": {}}), false),
+        ("/apis/networking.k8s.io/v1/servicecidrs", json!({"spec": {"cidrs": ["10.0.0.0/16"]}}), false),
+        ("/apis/storage.k8s.io/v1/storageclasses", json!({"provisioner": "a.io/b"}), true),
+        ("/apis/storage.k8s.io/v1/volumeattachments", json!({ "spec": attachment }), true),
+        ("/apis/storage.k8s.io/v1/csidrivers", json!({"spec": {}}), true),
+        ("/apis/storage.k8s.io/v1/csinodes", json!({"spec": {"drivers": []}}), true),
+        ("/apis/storage.k8s.io/v1/namespaces/default/csistoragecapacities", json!({"storageClassName": "a"}), false),
+        (
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": []}),
+            false,
+        ),
+        ("/apis/node.k8s.io/v1/runtimeclasses", json!({"handler": "runc"}), false),
+        ("/apis/scheduling.k8s.io/v1/priorityclasses", json!({"value": 5}), false),
+        (
+            "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas",
+            json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}),
+            false,
+        ),
+        (
+            "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations",
+            json!({"spec": {"type": "Exempt"}}),
+            false,
+        ),
+    ];
+    for (path, mut object, returned) in cases {
+        object["metadata"] = json!({"name": "x1"});
+        let made = world.post(path, object).await.is(201);
+        let one = format!("{path}/x1");
+        let table = world.table(path).await.is(200);
+        assert_eq!(
+            table["rows"][0]["cells"].as_array().unwrap().len(),
+            table["columnDefinitions"].as_array().unwrap().len(),
+            "{path}"
+        );
+        for media in ["application/merge-patch+json", "application/strategic-merge-patch+json"] {
+            let labelled =
+                world.patch(media, &one, json!({"metadata": {"labels": {"a": media.len().to_string()}}})).await;
+            let labelled = labelled.is(200);
+            assert_eq!(labelled["spec"], made["spec"], "{path}");
+        }
+        let apply = json!({"apiVersion": made["apiVersion"], "kind": made["kind"], "metadata": {"name": "x1", "labels": {"b": "c"}}});
+        let applied =
+            world.patch("application/apply-patch+yaml", &format!("{one}?fieldManager=t"), apply).await.is(200);
+        assert_eq!(applied["metadata"]["labels"]["b"], "c", "{path}");
+        let gone = world.delete(&one, json!({"propagationPolicy": "Background"})).await.is(200);
+        let expected = if returned { &made["kind"] } else { &json!("Status") };
+        assert_eq!(&gone["kind"], expected, "{path}");
+        world.get(&one).await.is(404);
+    }
+}

@@ -81,8 +81,11 @@ fn a_kind_is_defined_used_and_taken_away_with_kubectl() {
 
     world.kubectl("delete crd crontabs.stable.example.com --timeout=60s").ok();
     assert_eq!(world.get("crd crontabs.stable.example.com"), Value::Null);
+    // kubectl remembers the name for some minutes; the server does not.
     let gone = world.kubectl("get ct -n jobs").refused();
-    assert!(gone.contains("the server doesn't have a resource type \"ct\""), "{gone}");
+    assert!(gone.contains("the server could not find the requested resource"), "{gone}");
+    let groups = world.kubectl("get --raw /apis").ok();
+    assert!(!groups.contains("stable.example.com"), "{groups}");
 }
 
 #[test]

@@ -16,11 +16,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Inner, audit,
+    authz::{Asked, MASTERS, refusal},
     handlers::PATIENCE,
     registry::behind,
     request::Target,
     service_accounts::Bearer,
-    status::{About, Status},
+    status::Status,
 };
 
 /// Who is asking.
@@ -115,7 +116,7 @@ pub(crate) async fn authenticate(State(server): State<Arc<Inner>>, mut request: 
     if user.name == ANONYMOUS.name {
         close_after(&request);
     }
-    let user = match impersonated(&user, request.headers()) {
+    let user = match impersonated(&server, &user, request.headers()).await {
         Ok(None) => user,
         Ok(Some(other)) => {
             request.extensions_mut().insert(Impersonator(user));
@@ -133,7 +134,7 @@ pub(crate) async fn authenticate(State(server): State<Arc<Inner>>, mut request: 
 }
 
 /// Whom the user wants to be taken for, if they may. Never ignored: a request that asks for less must not get more.
-fn impersonated(user: &User, headers: &HeaderMap) -> Result<Option<User>, Status> {
+async fn impersonated(server: &Inner, user: &User, headers: &HeaderMap) -> Result<Option<User>, Status> {
     let asks = |name: &HeaderName| name.as_str().starts_with("impersonate-");
     if !headers.keys().any(asks) {
         return Ok(None);
@@ -147,29 +148,95 @@ fn impersonated(user: &User, headers: &HeaderMap) -> Result<Option<User>, Status
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| Status::bad_request(format!("{name} is not text")))
     };
-    let name = values("impersonate-user")?.into_iter().next().unwrap_or_default();
-    if !user.is_in("system:masters") {
-        let about = About { group: "", resource: "users", name: &name };
-        let why = format!(
-            "User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
-            user.name
-        );
-        return Err(Status::forbidden(about, why));
-    }
-    if name.is_empty() {
+    let wanted = Wanted {
+        name: values("impersonate-user")?.into_iter().next().unwrap_or_default(),
+        uid: values("impersonate-uid")?.into_iter().next().unwrap_or_default(),
+        groups: values("impersonate-group")?,
+        extra: extra(headers)?,
+    };
+    if wanted.name.is_empty() {
         return Err(Status::bad_request("requested groups, a uid or extras without impersonating a user"));
     }
-    let mut groups = values("impersonate-group")?;
-    if groups.is_empty()
-        && let Some((namespace, _)) = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'))
-    {
-        groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+    // Who was told that they may must not be turned away.
+    if !user.is_in(MASTERS) && !server.windows.current(PATIENCE).await {
+        return Err(behind());
     }
-    if name == ANONYMOUS.name {
-        groups.push("system:unauthenticated".to_owned());
-        return Ok(Some(User { name, groups: groups.into(), ..User::default() }));
+    wanted.hold(server, user)?;
+    Ok(Some(wanted.user()))
+}
+
+/// Whom somebody wants to be taken for.
+struct Wanted {
+    name: String,
+    uid: String,
+    groups: Vec<String>,
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+/// No request may ask for more groups, or more of anything else, than this.
+const MOST_WANTED: usize = 1000;
+
+fn extra(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<String>>, Status> {
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (header, value) in headers {
+        let Some(name) = header.as_str().strip_prefix("impersonate-extra-") else { continue };
+        let name = url::form_urlencoded::parse(format!("x={}", name.replace('+', "%2B")).as_bytes())
+            .next()
+            .map(|(_, name)| name.into_owned())
+            .unwrap_or_default();
+        let value = value.to_str().map_err(|_| Status::bad_request(format!("{header} is not text")))?;
+        extra.entry(name).or_default().push(value.to_owned());
     }
-    Ok(Some(User::new(&name, groups)))
+    Ok(extra)
+}
+
+impl Wanted {
+    /// A service account, as its namespace and its name.
+    fn account(&self) -> Option<(&str, &str)> {
+        self.name.strip_prefix("system:serviceaccount:")?.split_once(':')
+    }
+
+    /// Each part of who somebody wants to be must be allowed.
+    fn hold(&self, server: &Inner, user: &User) -> Result<(), Status> {
+        let of_core = |resource, name| Asked { resource, name, ..Asked::default() };
+        let named = |group, resource, name| Asked { group, resource, name, ..Asked::default() };
+        let mut asked = vec![match self.account() {
+            Some((namespace, name)) => Asked { namespace, ..of_core("serviceaccounts", name) },
+            None => of_core("users", self.name.as_str()),
+        }];
+        asked.extend(self.groups.iter().map(|group| of_core("groups", group)));
+        if !self.uid.is_empty() {
+            asked.push(named("authentication.k8s.io", "uids", &self.uid));
+        }
+        for (key, values) in &self.extra {
+            let of = |value| Asked { subresource: key, ..named("authentication.k8s.io", "userextras", value) };
+            asked.extend(values.iter().map(|value| of(value)));
+        }
+        if asked.len() > MOST_WANTED {
+            return Err(Status::bad_request(format!("nobody is in more than {MOST_WANTED} groups")));
+        }
+        for asked in asked {
+            let asked = Asked { verb: "impersonate", is_resource: true, ..asked };
+            let decision = server.authorizer.decide(user, &asked);
+            if !decision.allowed {
+                return Err(refusal(user, &asked, &decision.reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn user(self) -> User {
+        let account = self.account().map(|(namespace, _)| namespace.to_owned());
+        let mut groups = self.groups;
+        if let Some(namespace) = account.filter(|_| groups.is_empty()) {
+            groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        }
+        let general = if self.name == ANONYMOUS.name { "system:unauthenticated" } else { "system:authenticated" };
+        if !groups.iter().any(|group| group == general) {
+            groups.push(general.to_owned());
+        }
+        User { name: self.name, uid: self.uid, groups: groups.into(), extra: Arc::new(self.extra) }
+    }
 }
 
 fn identify(server: &Inner, request: &Request) -> Option<User> {

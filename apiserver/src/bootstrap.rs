@@ -1,13 +1,16 @@
 //! What is always there, and what does not stay: system namespaces, and events that are old.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Inner, builtin,
+    Inner, authz, builtin,
     kinds::Kind,
     registry::{DeleteOptions, Options},
     table,
@@ -26,6 +29,11 @@ pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
             if !ensure(&server, object).await {
                 pause = Duration::from_millis(500);
             }
+        }
+        if authz::ensure(&server).await {
+            server.has_roles.store(true, Ordering::Release);
+        } else {
+            pause = Duration::from_millis(500);
         }
         expire_events(&server).await;
         server.service_accounts.rotate(server.now());

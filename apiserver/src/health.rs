@@ -1,5 +1,7 @@
 //! `/healthz`, `/livez`, `/readyz`: what works, check by check.
 
+use std::sync::atomic::Ordering;
+
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, StatusCode, header};
 
@@ -12,10 +14,22 @@ pub(crate) fn is_ready(server: &Inner) -> bool {
 
 fn checks(page: &str) -> &'static [&'static str] {
     match page {
-        "readyz" => {
-            &["ping", "log", "storage", "informer-sync", "poststarthook/start-system-namespaces-controller", "shutdown"]
-        }
-        _ => &["ping", "log", "storage", "poststarthook/start-system-namespaces-controller"],
+        "readyz" => &[
+            "ping",
+            "log",
+            "storage",
+            "informer-sync",
+            "poststarthook/rbac/bootstrap-roles",
+            "poststarthook/start-system-namespaces-controller",
+            "shutdown",
+        ],
+        _ => &[
+            "ping",
+            "log",
+            "storage",
+            "poststarthook/rbac/bootstrap-roles",
+            "poststarthook/start-system-namespaces-controller",
+        ],
     }
 }
 
@@ -26,6 +40,7 @@ fn works(server: &Inner, check: &str) -> bool {
         "poststarthook/start-system-namespaces-controller" => {
             server.registry.get(&server.kinds.core("namespaces"), "", "kube-system").is_ok()
         }
+        "poststarthook/rbac/bootstrap-roles" => server.has_roles.load(Ordering::Acquire),
         "shutdown" => !server.shutdown.is_cancelled(),
         _ => true,
     }

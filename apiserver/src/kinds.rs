@@ -74,6 +74,8 @@ pub struct Kind {
     pub hooks: Hooks,
     /// How objects are turned from the stored form to this kind and back, where several kinds share one store (events).
     pub conversion: Option<Conversion>,
+    /// Objects of it are questions, answered and not kept.
+    pub review: Option<Review>,
     /// The schema as published, made at first need.
     pub published: Published,
     /// What a CustomResourceDefinition says of the kind; nothing for those that are compiled in.
@@ -138,6 +140,23 @@ impl std::fmt::Debug for Cell {
             Self::Function(_) => f.write_str("Function"),
         }
     }
+}
+
+/// A question that is answered and not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Review {
+    /// May somebody do it?
+    SubjectAccess,
+    /// May somebody do it in this namespace?
+    LocalSubjectAccess,
+    /// May I do it?
+    SelfSubjectAccess,
+    /// What may I do?
+    SelfSubjectRules,
+    /// Who am I?
+    SelfSubject,
+    /// Whose token is this?
+    Token,
 }
 
 /// What names look like.
@@ -260,6 +279,7 @@ impl Kind {
             generate_name: None,
             hooks: Hooks::default(),
             conversion: None,
+            review: None,
             published,
             custom: None,
             defines_kinds: false,
@@ -312,6 +332,11 @@ impl Kind {
         }
     }
 
+    /// Objects are stored as this kind shows them.
+    pub fn is_stored(&self) -> bool {
+        self.conversion.is_none() && self.review.is_none()
+    }
+
     /// The definition of the kind is being deleted: nothing new may come.
     pub fn is_ending(&self) -> bool {
         self.custom.as_ref().is_some_and(|custom| custom.ending)
@@ -319,7 +344,9 @@ impl Kind {
 
     /// The verbs that the main resource has.
     pub fn verbs(&self) -> &'static [&'static str] {
-        if self.is_ending() {
+        if self.review.is_some() {
+            &["create"]
+        } else if self.is_ending() {
             &["delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         } else if self.deletes_collections {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
@@ -399,7 +426,7 @@ impl Kinds {
     ///
     /// Where several kinds share a prefix, the one without a conversion speaks for the stored form.
     pub fn stored(&self) -> Vec<(String, Vec<Vec<String>>)> {
-        let stored = self.builtin.iter().filter(|k| k.conversion.is_none());
+        let stored = self.builtin.iter().filter(|k| k.is_stored());
         stored.map(|k| (k.prefix.clone(), k.selectable.iter().map(|(_, path)| path.clone()).collect())).collect()
     }
 }

@@ -5,7 +5,10 @@
 //! nodes), and keeps no truth: that is the storage's. Start at
 //! [`Apiserver`]; [`router`] shows the layers in the order in which a request meets them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use axum::Router;
 use onex_audit::AuditLog;
@@ -49,6 +52,7 @@ pub mod version;
 pub mod window;
 
 use authn::{Tokens, User};
+use authz::Authorizer;
 use custom::Definitions;
 use kinds::Kinds;
 use kubelets::Kubelets;
@@ -176,6 +180,7 @@ pub(crate) struct Inner {
     registry: Registry,
     tokens: Tokens,
     audit: Option<audit::Auditor>,
+    authorizer: Arc<Authorizer>,
     service_accounts: Arc<ServiceAccounts>,
     kubelets: Kubelets,
     metrics: Arc<Metrics>,
@@ -186,6 +191,8 @@ pub(crate) struct Inner {
     feed_from: u64,
     /// Reads are right once the windows show this revision: that of the store when we started.
     ready_at: u64,
+    /// The roles that are there from the beginning have been made.
+    has_roles: AtomicBool,
     shutdown: CancellationToken,
 }
 
@@ -215,7 +222,8 @@ impl Apiserver {
         let clock: Clock = Arc::new(jiff::Timestamp::now);
         let audit = audit::Auditor::new(&settings.audit, handles.audit, clock.clone())?;
         let service_accounts = Arc::new(ServiceAccounts::open(&settings.service_accounts, clock().as_second())?);
-        let rules = admission::Rules::all(&settings, &windows).without(&settings.disable_admission)?;
+        let authorizer = Arc::new(Authorizer::new(&windows));
+        let rules = admission::Rules::all(&settings, &windows, &authorizer).without(&settings.disable_admission)?;
         let registry = Registry::new(handles.storage, windows.clone(), kinds.clone(), rules, clock.clone());
         let inner = Inner {
             limits: limits::InFlight::new(&settings),
@@ -224,6 +232,7 @@ impl Apiserver {
             registry,
             tokens,
             audit,
+            authorizer,
             service_accounts,
             kubelets: Kubelets::new(handles.kubelet),
             metrics: Arc::new(Metrics::new()),
@@ -234,6 +243,7 @@ impl Apiserver {
             clock,
             feed_from,
             ready_at,
+            has_roles: AtomicBool::new(false),
             shutdown: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -257,13 +267,14 @@ impl Apiserver {
         let keep = tokio::spawn(bootstrap::keep(inner.clone(), shutdown.clone()));
         let define = tokio::spawn(custom::keep(inner.clone(), shutdown.clone()));
         let end = tokio::spawn(custom::end(inner.clone(), shutdown.clone()));
+        let aggregate = tokio::spawn(authz::aggregate(inner.clone(), shutdown.clone()));
         let feed = inner.windows.feed(inner.feed_from, shutdown.clone());
         let stop = async {
             shutdown.cancelled().await;
             inner.shutdown.cancel();
         };
         tokio::join!(feed, stop);
-        for task in [keep, define, end] {
+        for task in [keep, define, end, aggregate] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a keeper of what is always there has a bug");
             }

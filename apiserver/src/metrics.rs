@@ -163,7 +163,7 @@ fn write_page(server: &Inner, text: &mut String) -> std::fmt::Result {
     }
     writeln!(text, "# HELP apiserver_storage_objects Objects in the store.")?;
     writeln!(text, "# TYPE apiserver_storage_objects gauge")?;
-    for kind in server.kinds.table().kinds.iter().filter(|k| k.conversion.is_none()) {
+    for kind in server.kinds.table().kinds.iter().filter(|k| k.is_stored()) {
         let full = if kind.group.is_empty() { kind.plural.clone() } else { format!("{}.{}", kind.plural, kind.group) };
         let full = escaped(&full);
         writeln!(text, "apiserver_storage_objects{{resource=\"{full}\"}} {}", server.registry.window(kind).count())?;

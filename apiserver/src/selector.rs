@@ -324,6 +324,14 @@ struct Term {
     absent: &'static str,
 }
 
+/// The only name that a field selector lets through, whatever else it asks for.
+pub(crate) fn name_in(selector: &str) -> Option<String> {
+    split(selector).find_map(|part| match operator(part) {
+        Some(("metadata.name", true, value)) => unescaped(value).ok().filter(|name| !name.is_empty()),
+        _ => None,
+    })
+}
+
 impl Fields {
     /// Parses `fieldSelector`, for instance `metadata.name=a,status.phase!=Running`, for a kind. Fields that the kind
     /// does not select by are refused.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     Error, Settings,
     authn::User,
+    authz::{Authorizer, Escalation},
     kinds::Kind,
     registry::{DeleteOptions, Options, Part, Registry},
     status::Result,
@@ -39,6 +40,11 @@ pub trait Admit: Send + Sync + 'static {
 pub trait Validate: Send + Sync + 'static {
     /// The name that settings and messages use.
     fn name(&self) -> &'static str;
+
+    /// It cannot be switched off.
+    fn is_needed(&self) -> bool {
+        false
+    }
 
     /// Refuses the write, or lets it be.
     async fn validate(&self, review: &Review<'_>, registry: &Registry) -> Result<()>;
@@ -100,7 +106,7 @@ pub struct Rules {
 
 impl Rules {
     /// Every rule that there is.
-    pub fn all(settings: &Settings, windows: &Arc<Windows>) -> Self {
+    pub(crate) fn all(settings: &Settings, windows: &Arc<Windows>, authorizer: &Arc<Authorizer>) -> Self {
         let webhooks = |prefix| webhooks::Webhooks::new(settings, windows, prefix);
         Self {
             admit: vec![
@@ -110,7 +116,10 @@ impl Rules {
                 // Last: webhooks see what the platform makes of an object, and the rules above have the last word over it.
                 Box::new(webhooks::Mutating(webhooks("/registry/mutatingwebhookconfigurations/"))),
             ],
-            validate: vec![Box::new(webhooks::Validating(webhooks("/registry/validatingwebhookconfigurations/")))],
+            validate: vec![
+                Box::new(Escalation(authorizer.clone())), // asks about what will be stored, whoever changed it on the way
+                Box::new(webhooks::Validating(webhooks("/registry/validatingwebhookconfigurations/"))),
+            ],
         }
     }
 
@@ -129,10 +138,11 @@ impl Rules {
         Ok(self)
     }
 
-    /// What they are called.
+    /// What those are called that can be left out.
     pub fn names(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self.admit.iter().map(|rule| rule.name()).collect();
-        for name in self.validate.iter().map(|rule| rule.name()) {
+        let validate = self.validate.iter().filter(|rule| !rule.is_needed());
+        for name in validate.map(|rule| rule.name()) {
             if !names.contains(&name) {
                 names.push(name);
             }

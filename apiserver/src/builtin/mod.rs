@@ -24,8 +24,10 @@ pub mod pod;
 mod pod_spec;
 pub mod policy;
 pub mod quantity;
+pub mod rbac;
 mod replicas;
 pub mod replication;
+pub mod reviews;
 pub mod runtime_classes;
 pub mod scheduling;
 pub mod schemas;
@@ -60,6 +62,8 @@ pub fn kinds() -> Vec<Kind> {
     kinds.extend(flowcontrol::kinds());
     kinds.push(events::kind());
     kinds.push(coordination::lease());
+    kinds.extend(reviews::kinds());
+    kinds.extend(rbac::kinds());
     kinds.extend(admissionregistration::kinds());
     kinds.push(definitions::kind());
     kinds

@@ -34,6 +34,7 @@ mod list;
 mod log;
 pub(crate) mod options;
 mod patch;
+mod review;
 pub(crate) mod scale;
 mod selection;
 mod token;
@@ -101,6 +102,13 @@ impl Context {
     async fn dispatch(&self, body: Body) -> Result<Response> {
         self.hold_scope()?;
         let target = &self.target;
+        if let Some(review) = self.kind.review {
+            return match (target.verb, target.name.as_str()) {
+                ("create", "") => review::answer(self, review, body).await,
+                (_, "") => Err(Status::method_not_allowed()),
+                _ => Err(Status::no_such_path()),
+            };
+        }
         match (target.verb, target.subresource.as_str()) {
             ("update" | "patch", _) if target.name.is_empty() => Err(Status::method_not_allowed()),
             ("get", "") => get::get(self, Part::Main).await,

@@ -87,6 +87,13 @@ struct Operation {
 pub(super) fn of(kind: &Kind) -> Vec<(String, Item)> {
     let base = format!("/{}", base(kind));
     let plural = &kind.plural;
+    if kind.review.is_some() {
+        let (place, variables) = match kind.namespaced {
+            true => (format!("{base}/namespaces/{{namespace}}/{plural}"), vec!["namespace"]),
+            false => (format!("{base}/{plural}"), Vec::new()),
+        };
+        return vec![(place, Item { variables, operations: vec![create(kind)] })];
+    }
     let mut items = Vec::new();
     let scoped = if kind.namespaced {
         let everywhere = Operation { id: format!("list{}ForAllNamespaces", title(kind, "")), ..list(kind) };

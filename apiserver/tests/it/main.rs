@@ -15,6 +15,7 @@ mod odd;
 mod patch;
 mod paths;
 mod protobuf;
+mod rbac;
 mod resume;
 mod sockets;
 mod tokens;

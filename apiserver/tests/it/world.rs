@@ -20,7 +20,8 @@ pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub struct World {
     router: Router,
     pub server: Arc<Apiserver>,
-    _stop: DropGuard,
+    /// The face of another user over the same apiserver has none.
+    _stop: Option<DropGuard>,
 }
 
 /// What came back.
@@ -88,7 +89,7 @@ impl World {
             let (server, stop) = (server.clone(), stop.clone());
             async move { server.run(stop).await }
         });
-        Self { router: server.router_as("admin", &["system:masters"]), server, _stop: stop.drop_guard() }
+        Self { router: server.router_as("admin", &["system:masters"]), server, _stop: Some(stop.drop_guard()) }
     }
 
     /// Sends a GET as somebody who shows nothing but this token.
@@ -96,6 +97,11 @@ impl World {
         let request = Request::get(path).header("accept", "application/json");
         let request = request.header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap();
         answered(self.server.router().oneshot(request).await.unwrap()).await
+    }
+
+    /// The same apiserver, as somebody else sees it.
+    pub fn as_user(&self, user: &str, groups: &[&str]) -> Self {
+        Self { router: self.server.router_as(user, groups), server: self.server.clone(), _stop: None }
     }
 
     /// Sends a request. The media types are those that kubectl sends unless `headers` says otherwise.

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -25,14 +26,11 @@ const EVERY: Duration = Duration::from_secs(60);
 pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
     loop {
         let mut pause = EVERY;
-        for object in always_there() {
-            if !ensure(&server, object).await {
-                pause = Duration::from_millis(500);
-            }
-        }
-        if authz::ensure(&server).await {
-            server.has_roles.store(true, Ordering::Release);
-        } else {
+        // All at once: they share the few waits for the disk.
+        let objects = join_all(always_there().map(|object| ensure(&server, object)));
+        let (objects, has_roles) = tokio::join!(objects, authz::ensure(&server));
+        server.has_roles.fetch_or(has_roles, Ordering::AcqRel);
+        if !has_roles || objects.contains(&false) {
             pause = Duration::from_millis(500);
         }
         expire_events(&server).await;

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::{
+    authn::User,
     custom::Custom,
     schema::{self, Schema},
     table::Path,
@@ -188,6 +189,11 @@ pub struct Hooks {
     ///
     /// It is also asked when an object is marked for deletion: then `metadata.deletionTimestamp` is newly set.
     pub prepare: fn(&mut Value, Option<&Value>),
+    /// Writes into a new object who asks for it. Asked after `prepare`.
+    pub requested_by: fn(&mut Value, &User),
+    /// What an approval makes of the object, and what is wrong with it: the object with its new conditions, the old one,
+    /// and the time.
+    pub approve: fn(&mut Value, &Value, &str) -> Vec<Invalid>,
     /// For how many seconds the object stays after a deletion, given what the client asked for.
     pub grace: fn(&Value, Option<i64>) -> i64,
     /// The object may not go yet for a reason other than `metadata.finalizers`: a namespace's own finalizers.
@@ -214,6 +220,8 @@ impl Default for Hooks {
             check: |_, _| Vec::new(),
             warn: |_| Vec::new(),
             prepare: |_, _| {},
+            requested_by: |_, _| {},
+            approve: |_, _, _| Vec::new(),
             grace: |_, _| 0,
             held: |_| false,
         }

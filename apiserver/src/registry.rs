@@ -76,6 +76,8 @@ pub enum Part {
     Finalize,
     /// The node of a Pod.
     Binding,
+    /// Whether what was asked for is granted.
+    Approval,
 }
 
 impl Part {
@@ -87,6 +89,7 @@ impl Part {
             Self::Scale => "scale",
             Self::Finalize => "finalize",
             Self::Binding => "binding",
+            Self::Approval => "approval",
         }
     }
 }
@@ -248,6 +251,7 @@ impl Registry {
             false => self.track(kind, Part::Main, None, &object, Managers::default(), options),
         };
         (kind.hooks.prepare)(&mut object, None);
+        (kind.hooks.requested_by)(&mut object, &options.user);
         self.check(kind, &object, None, &sent)?;
         self.validate(&Review::create(kind, namespace, &mut object, options)).await?;
         put_managers(&mut object, managers);
@@ -372,6 +376,12 @@ impl Registry {
         }
         if part == Part::Main {
             (kind.hooks.prepare)(&mut object, Some(&old));
+        }
+        if part == Part::Approval {
+            let wrong = (kind.hooks.approve)(&mut object, &old, &self.now());
+            if !wrong.is_empty() {
+                return Err(Status::invalid(&kind.group, &kind.kind, text(&old["metadata"]["name"]), &wrong));
+            }
         }
         self.admit(Review::update(kind, namespace, part, &old, &mut object, options)).await?;
         meta::leave_out_empty(&mut object["metadata"]);
@@ -693,6 +703,13 @@ pub(crate) fn keep(kind: &Kind, part: Part, old: &Value, object: &mut Value) -> 
             for field in ["labels", "ownerReferences"] {
                 copy(&old["metadata"], &mut object["metadata"], field);
             }
+        }
+        Part::Approval => {
+            let conditions = object["status"].get("conditions").cloned();
+            let meta = object["metadata"].take();
+            *object = old.clone();
+            object["metadata"] = meta;
+            object["status"]["conditions"] = conditions.unwrap_or_else(|| json!([]));
         }
         Part::Scale | Part::Finalize | Part::Binding => {}
     }

@@ -7,6 +7,7 @@ pub mod admissionregistration;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
+pub mod certificates;
 mod columns;
 pub mod coordination;
 pub mod core;
@@ -59,6 +60,7 @@ pub fn kinds() -> Vec<Kind> {
     kinds.push(slices::kind());
     kinds.push(runtime_classes::kind());
     kinds.push(scheduling::kind());
+    kinds.push(certificates::kind());
     kinds.extend(flowcontrol::kinds());
     kinds.push(events::kind());
     kinds.push(coordination::lease());
@@ -221,6 +223,8 @@ mod tests {
                 if object.is_object() {
                     (kind.hooks.prepare)(&mut object, None);
                     (kind.hooks.prepare)(&mut object, Some(shape));
+                    (kind.hooks.requested_by)(&mut object, &crate::authn::User::default());
+                    (kind.hooks.approve)(&mut object, shape, "");
                 }
             }
         }

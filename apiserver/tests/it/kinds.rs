@@ -156,6 +156,47 @@ async fn what_every_cluster_has_is_there_and_comes_back() {
     );
 }
 
+/// For `CN=bob`, made with openssl.
+const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlISU1IQUNBUUF3RGpFTU1Bb0dBMVVFQXd3RFltOWlNRmt3RXdZSEtvWkl6ajBDQVFZSUtvWkl6ajBEQVFjRApRZ0FFK2wwc2RFTXVmVVFuS3BQa1NUZlArM3lVcjNUS1doemVCSlc2akJ2M3lTZUFPNU9yNXI5cDczbkJudVFMCkhWUHE1YXJlekpBSFBTUmNDOUZHVVpRSkI2QUFNQW9HQ0NxR1NNNDlCQU1DQTBnQU1FVUNJRzNKNVgwR0pkejYKSUU3cnBZN2FRRjlmOFlyRndYSFNPQm03ZmdxVThGcjZBaUVBbHVpRU1UVWpBeXdNeWdQUVlJRFVKRXhaTEgxSwphQ1d5SFpMOEV2K0lTTnM9Ci0tLS0tRU5EIENFUlRJRklDQVRFIFJFUVVFU1QtLS0tLQo=";
+
+#[tokio::test]
+async fn a_certificate_request_says_who_asked_and_only_an_approval_approves_it() {
+    const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let world = World::new().await;
+    let approved = json!([{"type": "Approved", "status": "True", "reason": "x"}]);
+    let spec = json!({"request": REQUEST, "signerName": "a.example/b", "usages": ["client auth"], "username": "root",
+        "groups": ["system:masters", "other"]});
+    let asked = json!({"metadata": {"name": "bob"}, "spec": spec, "status": {"conditions": approved}});
+    let made = world.post(REQUESTS, asked.clone()).await.is(201);
+    assert_eq!(made["spec"]["username"], "admin", "who asks is what the server knows");
+    assert_eq!(made["spec"]["groups"], json!(["system:masters", "system:authenticated"]));
+    assert_eq!(made["status"], json!({}), "nobody comes with an approval");
+    let one = format!("{REQUESTS}/bob");
+    let conditions = json!({"status": {"conditions": approved}});
+    let said = world.merge(&format!("{one}/status"), conditions.clone()).await.says(422);
+    assert!(said.contains("updates may not add a condition of type \"Approved\""), "{said}");
+    let other = world.merge(&one, json!({"spec": {"signerName": "c.example/d"}})).await.is(200);
+    assert_eq!(other["spec"]["signerName"], "a.example/b", "what was asked for stays");
+    let mut wanted = world.get(&one).await.is(200);
+    wanted["status"]["conditions"] = approved;
+    wanted["spec"]["signerName"] = json!("c.example/d");
+    let granted = world.put(&format!("{one}/approval"), wanted.clone()).await.is(200);
+    assert_eq!(granted["spec"]["signerName"], "a.example/b");
+    assert!(granted["status"]["conditions"][0]["lastUpdateTime"].is_string());
+    let table = world.table(&one).await.is(200);
+    assert_eq!(table["rows"][0]["cells"][5], "Approved");
+    let removal = json!({"status": {"conditions": []}});
+    let said = world.merge(&format!("{one}/approval"), removal).await.says(422);
+    assert!(said.contains("updates may not remove a condition of type \"Approved\""), "{said}");
+    let signed = world.merge(&format!("{one}/status"), json!({"status": {"certificate": "Y2VydA=="}})).await.is(200);
+    assert_eq!(signed["status"]["conditions"][0]["type"], "Approved");
+    let mut wrong = asked;
+    wrong["spec"] = json!({"request": "Zm9v", "signerName": "b", "usages": ["x", "x"], "expirationSeconds": 5});
+    wrong["metadata"]["name"] = json!("wrong");
+    let causes = world.post(REQUESTS, wrong).await.is(422)["details"]["causes"].as_array().unwrap().len();
+    assert_eq!(causes, 6);
+}
+
 /// One object of every kind is created, read as a table, patched in each way, and deleted with what kube answers.
 #[tokio::test]
 async fn every_kind_is_stored_shown_patched_and_deleted() {

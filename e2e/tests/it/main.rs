@@ -14,6 +14,7 @@ mod definitions;
 mod deletion;
 mod door;
 mod edits;
+mod kinds;
 mod miners;
 mod reading;
 mod running;

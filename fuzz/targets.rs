@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use axum::{Router, body::Body};
 use http::{Method, Request};
 use http_body_util::BodyExt;
-use onex_apiserver::{Apiserver, Handles, Settings, builtin, kinds::Kind, negotiate, request, selector};
+use onex_apiserver::{
+    Apiserver, Handles, Settings, builtin, kinds::Kind, negotiate, request, selector, structural::Structural,
+};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +19,15 @@ use tower::ServiceExt;
 pub type Target = (&'static str, fn(&World, &[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] =
-    &[("protobuf", protobuf), ("patches", patches), ("selectors", selectors), ("paths", paths), ("bodies", bodies)];
+pub const TARGETS: &[Target] = &[
+    ("protobuf", protobuf),
+    ("patches", patches),
+    ("selectors", selectors),
+    ("paths", paths),
+    ("bodies", bodies),
+    ("schemas", schemas),
+    ("rules", rules),
+];
 
 /// No input of a few KiB may keep the server busy for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -161,6 +170,50 @@ fn paths(world: &World, data: &[u8]) {
     // What is there stays there.
     let safe = if matches!(method, Method::GET | Method::HEAD) { method } else { Method::POST };
     world.send(safe, path, &[("accept", accept)], b"");
+}
+
+/// A schema of a definition, a zero, and an object.
+fn schemas(world: &World, data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == 0);
+    let schema = serde_json::from_slice::<Value>(parts.next().unwrap_or_default()).unwrap_or_default();
+    let object = serde_json::from_slice::<Value>(parts.next().unwrap_or_default()).unwrap_or_default();
+    asked(&schema, &object);
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "foos.x.io"},
+        "spec": {"group": "x.io", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]},
+    });
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?dryRun=All";
+    world.send(Method::POST, path, &[("content-type", "application/json")], definition.to_string().as_bytes());
+}
+
+/// A rule in CEL.
+fn rules(_: &World, data: &[u8]) {
+    let Ok(rule) = std::str::from_utf8(data) else { return };
+    let text = json!({"type": "string"});
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer"}, "b": text, "c": {"type": "array", "items": text},
+            "d": {"type": "object", "additionalProperties": text}, "e": {"type": "string", "format": "date-time"},
+        },
+        "x-kubernetes-validations": [{"rule": rule, "messageExpression": rule}],
+    });
+    let list: Vec<String> = (0..50).map(|n| format!("item {n}")).collect();
+    asked(&schema, &json!({"a": 7, "b": "text", "c": list, "d": {"x": "y"}, "e": "2026-01-02T03:04:05Z"}));
+}
+
+/// What requests do with a schema and an object.
+fn asked(schema: &Value, object: &Value) {
+    let began = Instant::now();
+    if let Ok(structural) = Structural::compile(schema, "spec") {
+        let mut new = object.clone();
+        structural.prune(&mut new);
+        structural.fill(&mut new);
+        structural.check(&new, None);
+        structural.check(&new, Some(object));
+    }
+    assert!(began.elapsed() < PATIENCE, "{schema} took {:?}", began.elapsed());
 }
 
 /// JSON and YAML.

@@ -78,11 +78,7 @@ impl Walk<'_> {
         if self.wrong.len() > before && in_meta {
             return;
         }
-        let fine = self.wrong.len();
         self.wrong.extend(check::check(node, default, None, at));
-        if self.wrong.len() == fine {
-            super::rules::check_default(node, default, at, self.wrong);
-        }
     }
 }
 

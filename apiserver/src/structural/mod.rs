@@ -36,6 +36,8 @@ use path::Path;
 #[derive(Debug)]
 pub struct Structural {
     root: Node,
+    /// The rules of all nodes, when there are any.
+    rules: Option<rules::Rules>,
     published: Value,
     topology: Arc<Schema>,
 }
@@ -65,7 +67,8 @@ impl Structural {
         let mut published = schema.clone();
         unfold(&mut published);
         let topology = Schema::compile(&published, &Value::Null);
-        Ok(Self { root, published, topology })
+        let rules = root.ruled.then(|| rules::Rules::compile(schema));
+        Ok(Self { root, rules, published, topology })
     }
 
     /// Removes what the schema does not know, and answers the paths that were removed: `spec.foo`, `spec.list[2].bar`.
@@ -93,13 +96,13 @@ impl Structural {
             embedded::check(&self.root, object, &Path::Root(""), &mut wrong);
             wrong.extend(self.twice(object, old));
         }
-        if self.root.ruled {
+        if let Some(rules) = &self.rules {
             if wrong.iter().any(blocks_rules) {
                 let why = "some validation rules were not checked because the object was invalid; \
                            correct the existing errors to complete validation";
                 wrong.push(Invalid::value("<nil>", "null", why));
             } else {
-                rules::check(&self.root, object, old, &mut wrong);
+                rules.check(&self.root, object, old, &mut wrong);
             }
         }
         wrong

@@ -166,6 +166,7 @@ impl Node {
             values @ Value::Object(_) => Some(Additional::Of(Box::new(Node::read(values)))),
             _ => None,
         };
+        node.rules = Rule::all(schema);
         if schema["items"].is_object() {
             node.items = Some(Box::new(Node::read(&schema["items"])));
         }

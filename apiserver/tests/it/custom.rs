@@ -627,3 +627,42 @@ async fn a_new_default_is_there_for_objects_that_are_older() {
         world.send(http::Method::GET, CRON, &[("accept", TABLE)], "").await.is(200)["columnDefinitions"].clone();
     assert_eq!(columns.as_array().unwrap().len(), 2, "name and age");
 }
+
+#[tokio::test]
+async fn the_rules_of_a_definition_are_asked_of_every_write() {
+    let world = World::new().await;
+    let schema = json!({"type": "object", "properties": {"spec": {
+        "type": "object",
+        "properties": {"min": {"type": "integer"}, "max": {"type": "integer"}},
+        "x-kubernetes-validations": [
+            {"rule": "self.min <= self.max", "message": "min is at most max"},
+            {"rule": "self.max >= oldSelf.max", "message": "max only grows"},
+        ],
+    }}});
+    let definition = |schema: Value| {
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "ranges.x.io"},
+            "spec": {"group": "x.io", "scope": "Namespaced", "names": {"plural": "ranges", "kind": "Range"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]},
+        })
+    };
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut wrong = schema.clone();
+    wrong["properties"]["spec"]["x-kubernetes-validations"][0]["rule"] = "self.min <".into();
+    assert!(world.post(definitions, definition(wrong)).await.says(422).contains("compilation failed"));
+    world.post(definitions, definition(schema)).await.is(201);
+    let ranges = "/apis/x.io/v1/namespaces/default/ranges";
+    let range = |min: i64, max: i64| {
+        json!({
+            "apiVersion": "x.io/v1", "kind": "Range", "metadata": {"name": "r"}, "spec": {"min": min, "max": max},
+        })
+    };
+    assert_eq!(
+        world.post(ranges, range(3, 2)).await.says(422),
+        "Range.x.io \"r\" is invalid: spec: Invalid value: \"object\": min is at most max"
+    );
+    world.post(ranges, range(1, 5)).await.is(201);
+    let path = format!("{ranges}/r");
+    assert!(world.merge(&path, json!({"spec": {"max": 4}})).await.says(422).contains("max only grows"));
+    world.merge(&path, json!({"spec": {"max": 6}})).await.is(200);
+}

@@ -26,6 +26,7 @@ mod bootstrap;
 pub mod builtin;
 pub mod custom;
 pub mod discovery;
+mod furnish;
 mod gzip;
 mod handlers;
 mod health;
@@ -54,6 +55,7 @@ pub mod window;
 use authn::{Tokens, User};
 use authz::Authorizer;
 use custom::Definitions;
+pub use furnish::Furniture;
 use kinds::Kinds;
 use kubelets::Kubelets;
 use metrics::Metrics;
@@ -122,12 +124,14 @@ pub struct Handles {
     pub kubelet: Option<Arc<rustls::ClientConfig>>,
     /// The platform's own audit log, for `audit.platform`.
     pub audit: Option<Arc<dyn AuditLog>>,
+    /// What every namespace is furnished with.
+    pub furniture: Furniture,
 }
 
 impl Handles {
     /// A storage, and nothing else.
     pub fn over(storage: Arc<dyn Storage>) -> Self {
-        Self { storage, kubelet: None, audit: None }
+        Self { storage, kubelet: None, audit: None, furniture: Furniture::default() }
     }
 }
 
@@ -181,6 +185,7 @@ pub(crate) struct Inner {
     tokens: Tokens,
     audit: Option<audit::Auditor>,
     authorizer: Arc<Authorizer>,
+    furniture: Furniture,
     service_accounts: Arc<ServiceAccounts>,
     kubelets: Kubelets,
     metrics: Arc<Metrics>,
@@ -233,6 +238,7 @@ impl Apiserver {
             tokens,
             audit,
             authorizer,
+            furniture: handles.furniture,
             service_accounts,
             kubelets: Kubelets::new(handles.kubelet),
             metrics: Arc::new(Metrics::new()),
@@ -268,13 +274,14 @@ impl Apiserver {
         let define = tokio::spawn(custom::keep(inner.clone(), shutdown.clone()));
         let end = tokio::spawn(custom::end(inner.clone(), shutdown.clone()));
         let aggregate = tokio::spawn(authz::aggregate(inner.clone(), shutdown.clone()));
+        let furnish = tokio::spawn(furnish::keep(inner.clone(), shutdown.clone()));
         let feed = inner.windows.feed(inner.feed_from, shutdown.clone());
         let stop = async {
             shutdown.cancelled().await;
             inner.shutdown.cancel();
         };
         tokio::join!(feed, stop);
-        for task in [keep, define, end, aggregate] {
+        for task in [keep, define, end, aggregate, furnish] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a keeper of what is always there has a bug");
             }

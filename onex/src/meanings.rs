@@ -13,6 +13,12 @@ pub const MEANINGS: &[(&str, &str)] = &[
         "storage.garbage_bytes",
         "How much garbage the log may hold before it is rewritten, however little is alive, in bytes.",
     ),
+    (
+        "audit.keep_bytes",
+        "How much of the audit log is kept, in bytes. Beyond it the oldest records go, but none that a reader has yet to commit.",
+    ),
+    ("audit.segment_bytes", "A file of the audit log ends at so many bytes."),
+    ("audit.queue_appends", "How many appends may wait for the disk before callers wait to hand theirs in."),
     ("controllers.controllers", "Which controllers run."),
     ("controllers.image", "The image of miners whose Chain names none."),
     ("controllers.types", "The types a Miner can have: what it gets of the machine, and how hard its blocks are."),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use onex_apiserver::{Apiserver, Handles};
+use onex_apiserver::{Apiserver, Furniture, Handles};
 use onex_audit::AuditLog;
 use onex_controllers::Controllers;
 use onex_daemon::files::{self, Readers};
@@ -89,7 +89,8 @@ impl Parts<'_> {
         let authority = &self.authority;
         let to_kubelets = authority.issue_client("system:onex-apiserver", MASTERS)?;
         let kubelet = Some(pki::client_config(authority.certificate(), Some(&to_kubelets))?);
-        let handles = Handles { storage, kubelet, audit: self.audit_log().await? };
+        let furniture = Furniture { authority: Some(authority.certificate_pem().to_owned()), address: Some(address) };
+        let handles = Handles { storage, kubelet, audit: self.audit_log().await?, furniture };
         let apiserver = Arc::new(Apiserver::new(self.settings.apiserver.clone(), handles).await?);
         say::out(&format!("  apiserver    starting on https://{address}"));
         let identity = authority.issue_server(&self.names(address.ip()))?;

@@ -7,6 +7,7 @@ mod compatibility;
 mod custom;
 mod delete;
 mod errors;
+mod furnish;
 mod fuzz;
 mod golden;
 mod kinds;

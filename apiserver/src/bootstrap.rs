@@ -73,7 +73,7 @@ async fn expire_events(server: &Inner) {
     let oldest = server.now() - i64::try_from(server.settings.event_ttl_seconds).unwrap_or(i64::MAX);
     let snapshot = server.registry.window(&kind).snapshot();
     for (index, item) in snapshot.range(&kind.prefix, None).enumerate() {
-        if server.shutdown.is_cancelled() {
+        if server.stopping.is_cancelled() {
             return;
         }
         if index % AT_ONCE == 0 {

@@ -41,7 +41,7 @@ fn works(server: &Inner, check: &str) -> bool {
             server.registry.get(&server.kinds.core("namespaces"), "", "kube-system").is_ok()
         }
         "poststarthook/rbac/bootstrap-roles" => server.has_roles.load(Ordering::Acquire),
-        "shutdown" => !server.shutdown.is_cancelled(),
+        "shutdown" => !server.stopping.is_cancelled(),
         _ => true,
     }
 }

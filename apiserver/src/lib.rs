@@ -71,12 +71,21 @@ pub struct Settings {
     pub listen: String,
     /// A file of static tokens, `token,user,uid,"group,group"` a line. Empty: none.
     pub token_file: String,
-    /// Requests that change nothing, at the same time. More are answered 429.
+    /// Requests that change nothing, at the same time. More are answered 429. 0: no limit.
     pub max_requests_in_flight: usize,
-    /// Requests that change something, at the same time. More are answered 429.
+    /// Requests that change something, at the same time. More are answered 429. 0: no limit.
     pub max_mutating_requests_in_flight: usize,
-    /// A request that is no watch and no log is answered 504 after so many seconds.
+    /// A request that is no watch and no log is answered 504 after so many seconds; one that changes something after 34 at
+    /// the latest.
     pub request_timeout_seconds: u64,
+    /// When asked to stop, it says that it is not ready for so many seconds before it turns away requests, so that those who
+    /// distribute them can go elsewhere.
+    pub shutdown_delay_seconds: u64,
+    /// Then requests in flight may take so many seconds to end.
+    pub drain_seconds: u64,
+    /// Of so many requests over HTTP/2 each is told that the next one should come over a new connection: 0.01 is one in a
+    /// hundred. For servers behind a load balancer.
+    pub goaway_chance: f64,
     /// Watchers may resume, and pages go on, for so many seconds.
     pub history_seconds: u64,
     /// History that refers to more bytes than this, per resource, is forgotten from its old end.
@@ -104,6 +113,9 @@ impl Default for Settings {
             max_requests_in_flight: 2000,
             max_mutating_requests_in_flight: 1000,
             request_timeout_seconds: 60,
+            shutdown_delay_seconds: 0,
+            drain_seconds: 5,
+            goaway_chance: 0.0,
             history_seconds: 300,
             history_bytes: 64 * 1024 * 1024,
             event_ttl_seconds: 2 * 60 * 60,
@@ -198,7 +210,12 @@ pub(crate) struct Inner {
     ready_at: u64,
     /// The roles that are there from the beginning have been made.
     has_roles: AtomicBool,
+    /// It was asked to stop: it is ready for nothing new.
+    stopping: CancellationToken,
+    /// Requests are turned away, and watches end.
     shutdown: CancellationToken,
+    /// Nothing is in flight any more.
+    drained: CancellationToken,
 }
 
 impl Inner {
@@ -250,7 +267,9 @@ impl Apiserver {
             feed_from,
             ready_at,
             has_roles: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
             shutdown: CancellationToken::new(),
+            drained: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -266,19 +285,23 @@ impl Apiserver {
         self.router().layer(axum::Extension(User::new(user, groups)))
     }
 
-    /// Keeps the windows complete, the system namespaces there and old events away, until `shutdown`. Watches end then.
+    /// Keeps the windows complete, the system namespaces there and old events away, until `shutdown`, and then for as long as
+    /// the drain takes: it is not ready any more, after a while new requests are turned away and watches end, and those in
+    /// flight are waited for.
     pub async fn run(&self, shutdown: CancellationToken) {
         let inner = &self.inner;
+        let _drained = inner.drained.clone().drop_guard();
         // A task of its own: no write is seen while the feed waits for somebody else's work.
-        let keep = tokio::spawn(bootstrap::keep(inner.clone(), shutdown.clone()));
-        let define = tokio::spawn(custom::keep(inner.clone(), shutdown.clone()));
-        let end = tokio::spawn(custom::end(inner.clone(), shutdown.clone()));
-        let aggregate = tokio::spawn(authz::aggregate(inner.clone(), shutdown.clone()));
-        let furnish = tokio::spawn(furnish::keep(inner.clone(), shutdown.clone()));
-        let feed = inner.windows.feed(inner.feed_from, shutdown.clone());
+        let keep = tokio::spawn(bootstrap::keep(inner.clone(), inner.stopping.clone()));
+        let end = tokio::spawn(custom::end(inner.clone(), inner.stopping.clone()));
+        let aggregate = tokio::spawn(authz::aggregate(inner.clone(), inner.stopping.clone()));
+        let furnish = tokio::spawn(furnish::keep(inner.clone(), inner.stopping.clone()));
+        // Requests in flight need these to the end.
+        let define = tokio::spawn(custom::keep(inner.clone(), inner.drained.clone()));
+        let feed = inner.windows.feed(inner.feed_from, inner.drained.clone());
         let stop = async {
             shutdown.cancelled().await;
-            inner.shutdown.cancel();
+            self.drain().await;
         };
         tokio::join!(feed, stop);
         for task in [keep, define, end, aggregate, furnish] {
@@ -286,6 +309,25 @@ impl Apiserver {
                 tracing::error!(%error, "a keeper of what is always there has a bug");
             }
         }
+    }
+
+    async fn drain(&self) {
+        let Inner { settings, stopping, shutdown, drained, metrics, .. } = &*self.inner;
+        stopping.cancel();
+        tokio::time::sleep(Duration::from_secs(settings.shutdown_delay_seconds)).await;
+        shutdown.cancel();
+        let idle = async {
+            while metrics.is_busy() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(settings.drain_seconds), idle).await;
+        drained.cancel();
+    }
+
+    /// Is cancelled when the drain is over: a listener should stop then, and not before.
+    pub fn drained(&self) -> CancellationToken {
+        self.inner.drained.clone()
     }
 
     /// Waits until requests can be answered.

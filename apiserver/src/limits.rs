@@ -1,57 +1,84 @@
-//! How much at once, and for how long.
+//! How much at once, for how long, and until when.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::time::Duration;
+use onex_daemon::listener::Closing;
 use tokio::sync::Semaphore;
 
 use crate::{Inner, Settings, authn::User, request::Target, router::asked_timeout, status::Status};
 
-/// Places for requests. Watches and logs take none.
+/// No write may take longer, whatever is asked for.
+const LONGEST_WRITE: Duration = Duration::from_secs(34);
+
+/// Places for requests. Watches and logs take none. Where there is no limit, there are no places.
 pub(crate) struct InFlight {
-    reads: Semaphore,
-    writes: Semaphore,
+    reads: Option<Semaphore>,
+    writes: Option<Semaphore>,
 }
 
 impl InFlight {
     pub(crate) fn new(settings: &Settings) -> Self {
+        let places = |most: usize| (most > 0).then(|| Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         Self {
-            reads: Semaphore::new(settings.max_requests_in_flight),
-            writes: Semaphore::new(settings.max_mutating_requests_in_flight),
+            reads: places(settings.max_requests_in_flight),
+            writes: places(settings.max_mutating_requests_in_flight),
         }
     }
 }
 
-/// Answers 429 when all places are taken. Parts of the platform itself are never turned away.
+/// Answers 429 when all places are taken, or when the server is about to end. Parts of the platform itself are never
+/// turned away, nor is whoever asks how it is; whoever may do everything gets in also when it is full.
 pub(crate) async fn in_flight(State(server): State<Arc<Inner>>, request: Request, next: Next) -> Response {
-    let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
-    let own = request.extensions().get::<User>().is_some_and(User::is_own_part);
-    if target.is_long_running() || own {
+    let (own, almighty) = request
+        .extensions()
+        .get::<User>()
+        .map_or((false, false), |user| (user.is_own_part(), user.is_in("system:masters")));
+    let Some(target) = request.extensions().get::<Target>() else { return next.run(request).await };
+    if own || asks_how_it_is(target) {
         return next.run(request).await;
     }
+    if server.shutdown.is_cancelled() {
+        if let Some(closing) = request.extensions().get::<Closing>() {
+            closing.after_this();
+        }
+        return Status::shutting_down().into_response();
+    }
     let places = if target.is_read_only() { &server.limits.reads } else { &server.limits.writes };
+    let Some(places) = places.as_ref().filter(|_| !target.is_long_running()) else { return next.run(request).await };
     match places.try_acquire() {
         Ok(_place) => next.run(request).await,
+        Err(_) if almighty => next.run(request).await,
         Err(_) => Status::too_many_requests().into_response(),
     }
 }
 
-/// Answers 504 when a request takes too long. What it was about may still happen.
+fn asks_how_it_is(target: &Target) -> bool {
+    let first = target.path.split('/').find(|part| !part.is_empty()).unwrap_or_default();
+    !target.is_resource && matches!(first, "healthz" | "livez" | "readyz" | "metrics")
+}
+
+/// Answers 504 when a request takes too long. What it was about may still happen, so no client is told to try it again.
 pub(crate) async fn deadline(State(server): State<Arc<Inner>>, request: Request, next: Next) -> Response {
-    let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
+    let Some(target) = request.extensions().get::<Target>() else { return next.run(request).await };
     if target.is_long_running() {
         return next.run(request).await;
     }
     let most = Duration::from_secs(server.settings.request_timeout_seconds);
+    let (most, why) = match target.is_read_only() || !target.is_resource {
+        true => (most, "request did not complete within the allotted timeout"),
+        false => {
+            let why = "request did not complete within requested timeout - context deadline exceeded";
+            (most.min(LONGEST_WRITE), why)
+        }
+    };
     let asked = match asked_timeout(request.uri().query().unwrap_or_default()) {
         Ok(asked) => asked.unwrap_or(most).min(most),
         Err(status) => return status.into_response(),
     };
-    let late = || Status::timeout("request did not complete within the allotted timeout").into_response();
-    tokio::time::timeout(asked, next.run(request)).await.unwrap_or_else(|_| late())
+    tokio::time::timeout(asked, next.run(request)).await.unwrap_or_else(|_| Status::late(why).into_response())
 }

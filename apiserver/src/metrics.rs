@@ -60,6 +60,11 @@ impl Metrics {
         self.watchers.write().entry(resource.to_owned()).or_default().fetch_add(change, Ordering::Relaxed);
     }
 
+    /// Some request is being answered.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
     fn record(&self, labels: Labels, seconds: f64) {
         let known = self.requests.read().get(&labels).cloned();
         let series = known.unwrap_or_else(|| {

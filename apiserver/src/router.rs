@@ -11,6 +11,7 @@ use axum::{
 };
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use onex_daemon::listener::Closing;
 use serde_json::json;
 use tower::ServiceBuilder;
 
@@ -28,7 +29,7 @@ pub(crate) struct AuditId(pub(crate) HeaderValue);
 /// All that the apiserver answers.
 pub(crate) fn router(server: Arc<Inner>) -> Router {
     let layers = ServiceBuilder::new()
-        .layer(from_fn(finish)) // outermost, so that every answer has its headers
+        .layer(from_fn_with_state(server.clone(), finish)) // outermost, so that every answer has its headers
         .layer(from_fn(body::finish)) // refused or not, a body is read to its end
         .layer(from_fn(catch_panics)) // a bug answers 500 instead of closing the connection
         .layer(from_fn(read_target)) // all that follows asks what the request is about
@@ -124,11 +125,19 @@ fn paths(server: &Inner) -> serde_json::Value {
     json!({ "paths": paths })
 }
 
-async fn finish(mut request: Request, next: Next) -> Response {
+async fn finish(State(server): State<Arc<Inner>>, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(AUDIT_ID).filter(|id| id.len() <= 64).cloned();
     let made = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("digits and dashes");
     let id = given.unwrap_or_else(made);
     request.extensions_mut().insert(AuditId(id.clone()));
+    let chance = server.settings.goaway_chance;
+    if chance > 0.0
+        && request.version() == http::Version::HTTP_2
+        && rand::random::<f64>() < chance
+        && let Some(closing) = request.extensions().get::<Closing>()
+    {
+        closing.after_this();
+    }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, id);
@@ -154,7 +163,8 @@ async fn read_target(mut request: Request, next: Next) -> Response {
 pub(crate) fn asked_timeout(query: &str) -> Result<Option<Duration>, Status> {
     let Some((_, text)) = crate::request::pairs(query).find(|(name, _)| name == "timeout") else { return Ok(None) };
     let wrong = || {
-        Status::bad_request(format!("invalid timeout specified in the request URL - time: invalid duration {text:?}"))
+        let what = if text.parse::<f64>().is_ok() { "missing unit in" } else { "invalid" };
+        Status::bad_request(format!("invalid timeout specified in the request URL - time: {what} duration {text:?}"))
     };
     if text.is_empty() || text == "0" {
         return Ok(None);

@@ -57,7 +57,7 @@ impl About<'_> {
 }
 
 /// No answer names more causes than this, as nobody reads more.
-const MOST_CAUSES: usize = 100;
+pub(crate) const MOST_CAUSES: usize = 100;
 /// And of what the client wrote itself, no more bytes than this are said in one piece.
 const MOST_TEXT: usize = 1024;
 
@@ -66,7 +66,8 @@ pub fn is_enough(wrong: &[Invalid]) -> bool {
     wrong.len() > MOST_CAUSES
 }
 
-fn cut(mut text: String) -> String {
+/// The beginning of what a client wrote, for an answer.
+pub(crate) fn cut(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MOST_TEXT));
     text
 }
@@ -171,7 +172,9 @@ impl Status {
         let causes: Vec<Value> = conflicts
             .iter()
             .take(MOST_CAUSES)
-            .map(|(field, message)| json!({"reason": "FieldManagerConflict", "message": message, "field": field}))
+            .map(|(field, message)| {
+                json!({"reason": "FieldManagerConflict", "message": cut(message.clone()), "field": cut(field.clone())})
+            })
             .collect();
         Self::new(409, "Conflict", message).with(json!({ "causes": causes }))
     }
@@ -240,6 +243,17 @@ impl Status {
         Self::new(429, "TooManyRequests", message).with(details)
     }
 
+    /// 429: the server is about to end. Another one, or the next, answers in a while.
+    pub fn shutting_down() -> Self {
+        let message = "The apiserver is shutting down, please try again later.";
+        Self::new(429, "TooManyRequests", message).with(json!({ "retryAfterSeconds": 5 }))
+    }
+
+    /// 429: what is stored is still being read.
+    pub fn initializing() -> Self {
+        Self::new(429, "TooManyRequests", "storage is (re)initializing").with(json!({ "retryAfterSeconds": 1 }))
+    }
+
     /// 500 with the cause that may be told.
     pub fn internal(message: impl std::fmt::Display) -> Self {
         let details = json!({ "causes": [{ "message": message.to_string() }] });
@@ -261,9 +275,14 @@ impl Status {
         Self::new(503, "ServiceUnavailable", message).with(json!({ "retryAfterSeconds": 1 }))
     }
 
-    /// 504: it took too long.
+    /// 504: it is not there yet; come back in a second.
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(504, "Timeout", format!("Timeout: {}", message.into())).with(json!({ "retryAfterSeconds": 1 }))
+    }
+
+    /// 504: it took longer than it may. Nobody knows what came of it, so nobody is told to do it again.
+    pub fn late(message: &str) -> Self {
+        Self::new(504, "Timeout", format!("Timeout: {message}")).with(json!({}))
     }
 
     /// 504: the client knows a newer revision than we do.

@@ -5,6 +5,7 @@
 //! needs, and [`settings::Layers`] reads `onex.toml` and what overrides it.
 
 pub mod files;
+mod lingering;
 pub mod listener;
 pub mod pki;
 pub mod settings;

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use crate::lingering::Lingering;
 use crate::pki::{self, Subject};
 
 /// What one listener allows its clients.
@@ -192,7 +193,7 @@ impl Server {
             tracing::debug!(%address, %error, "could not set socket options");
         }
         let Some(acceptor) = &self.tls else {
-            return self.http(stream, Peer::new(address, &[])).await;
+            return self.http(Lingering::new(stream, self.shutdown.clone()), Peer::new(address, &[])).await;
         };
         let patience = Duration::from_secs(self.limits.handshake_seconds);
         let handshake = tokio::select! {
@@ -203,7 +204,7 @@ impl Server {
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let peer = Peer::new(address, certificates);
-                self.http(stream, peer).await;
+                self.http(Lingering::new(stream, self.shutdown.clone()), peer).await;
             }
             Ok(Err(error)) => tracing::debug!(%address, %error, "the TLS handshake failed"),
             Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),

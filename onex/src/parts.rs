@@ -17,6 +17,7 @@ use onex_daemon::pki::{self, Authority, Clients};
 use onex_node::Node;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Ports;
 use crate::platform::{Platform, Stage};
@@ -101,7 +102,7 @@ impl Parts<'_> {
             background.run(token).await;
             Ok::<_, Infallible>(())
         });
-        self.listen(stage, "apiserver's listener", socket, tls, apiserver.router());
+        self.listen(stage, "apiserver's listener", socket, tls, apiserver.router(), apiserver.drained());
         self.write_kubeconfig(address)?;
         tokio::select! {
             ready = tokio::time::timeout(READY, apiserver.ready()) => {
@@ -137,7 +138,7 @@ impl Parts<'_> {
         let identity = self.authority.issue_server(&[&address.ip().to_string(), "localhost"])?;
         let tls = pki::server_config(&identity, Clients::MustShow(self.authority.certificate()))?;
         let stage = platform.stage("node");
-        self.listen(stage, "kubelet's listener", socket, tls, node.router());
+        self.listen(stage, "kubelet's listener", socket, tls, node.router(), stage.token());
         stage.run("node", node.run(stage.token()));
         Ok(())
     }
@@ -163,9 +164,17 @@ impl Parts<'_> {
         Ok(())
     }
 
-    fn listen(&self, stage: &Stage, part: &'static str, socket: TcpListener, tls: Arc<ServerConfig>, router: Router) {
+    fn listen(
+        &self,
+        stage: &Stage,
+        part: &'static str,
+        socket: TcpListener,
+        tls: Arc<ServerConfig>,
+        router: Router,
+        end: CancellationToken,
+    ) {
         let limits = self.settings.up.limits.clone();
-        let served = listener::serve(socket, Some(tls), router, stage.token(), limits);
+        let served = listener::serve(socket, Some(tls), router, end, limits);
         stage.run(part, async move {
             served.await;
             Ok::<_, Infallible>(())

@@ -8,6 +8,7 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, header};
+use onex_daemon::listener::Peer;
 use serde_json::Value;
 
 use crate::{
@@ -55,6 +56,8 @@ pub(crate) struct Context {
     pub(crate) query: String,
     /// The headers.
     pub(crate) headers: HeaderMap,
+    /// When the certificate that the client showed is good no longer, in seconds since 1970.
+    pub(crate) expires: Option<i64>,
     /// Where to say what the audit log is to know, if this request is recorded.
     pub(crate) record: Option<audit::Notes>,
     /// What the request leaves behind besides its answer, made when there is something.
@@ -73,10 +76,14 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
     let query = parts.uri.query().unwrap_or_default().to_owned();
     // Who was told of a change sees it from now on, also when another connection told them, or a run before this one.
     if !server.windows.current(PATIENCE).await {
-        return answered(Err(crate::registry::behind()));
+        let filled = server.windows.revision() >= server.ready_at;
+        return answered(Err(if filled { crate::registry::behind() } else { Status::initializing() }));
     }
     let record = parts.extensions.get::<audit::Notes>().cloned();
-    let cx = Context { server, target, kind, user, query, headers: parts.headers, record, notes: OnceLock::new() };
+    let subject = parts.extensions.get::<Peer>().and_then(|peer| peer.subject.as_ref());
+    let expires = subject.map(|subject| *subject.validity.end());
+    let headers = parts.headers;
+    let cx = Context { server, target, kind, user, query, headers, expires, record, notes: OnceLock::new() };
     let custom = cx.kind.custom.as_ref();
     if let Some(deprecation) = custom.and_then(|custom| custom.deprecation.as_ref()) {
         cx.warn(deprecation.clone());

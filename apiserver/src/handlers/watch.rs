@@ -107,7 +107,9 @@ impl Watcher {
             (true, namespace) if !namespace.is_empty() => format!("{}{namespace}/", cx.kind.prefix),
             _ => cx.kind.prefix.clone(),
         };
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        // Nobody watches for longer than it is known who they are.
+        let known = cx.expires.map_or(u64::MAX, |end| u64::try_from(end + 1 - cx.server.now()).unwrap_or(0));
+        let deadline = Instant::now() + Duration::from_secs(seconds.min(known));
         cx.server.metrics.watchers(&cx.kind.plural, 1);
         Self {
             everything: selection.is_everything() && range == cx.kind.prefix,

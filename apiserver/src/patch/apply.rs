@@ -12,7 +12,7 @@ use super::managed_fields::{
 };
 use crate::{
     schema::{ListType, Schema, Shape},
-    status::{self, Status},
+    status::{self, MOST_CAUSES, Status},
 };
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -297,17 +297,21 @@ fn conflict(conflicts: &[Conflict]) -> Status {
     let causes: Vec<(String, String)> =
         conflicts.iter().map(|c| (c.field(), format!("conflict with {}", c.manager))).collect();
     if let [one] = conflicts {
-        let message = format!("Apply failed with 1 conflict: conflict with {}: {}", one.manager, one.field());
+        let message =
+            format!("Apply failed with 1 conflict: conflict with {}: {}", one.manager, status::cut(one.field()));
         return Status::apply_conflict(message, &causes);
     }
     let mut by_manager: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for one in conflicts {
-        by_manager.entry(&one.manager).or_default().push(format!("- {}", one.field()));
+    for one in conflicts.iter().take(MOST_CAUSES) {
+        by_manager.entry(&one.manager).or_default().push(format!("- {}", status::cut(one.field())));
     }
-    let lines: Vec<String> = by_manager
+    let mut lines: Vec<String> = by_manager
         .iter()
         .map(|(manager, fields)| format!("conflicts with {manager}:\n{}", fields.join("\n")))
         .collect();
+    if conflicts.len() > MOST_CAUSES {
+        lines.push(format!("and {} more", conflicts.len() - MOST_CAUSES));
+    }
     let message = format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"));
     Status::apply_conflict(message, &causes)
 }

@@ -11,6 +11,7 @@ mod furnish;
 mod fuzz;
 mod golden;
 mod kinds;
+mod limits;
 mod list;
 mod odd;
 mod patch;

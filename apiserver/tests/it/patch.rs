@@ -136,3 +136,22 @@ async fn of_many_conflicts_a_hundred_are_listed() {
     let conflict = apply("second", "2").await.is(409);
     assert_eq!(conflict["details"]["causes"].as_array().unwrap().len(), 100);
 }
+
+#[tokio::test]
+async fn a_conflict_over_very_many_fields_is_told_in_few_words() {
+    let world = World::new().await;
+    let applied = |value: &str| {
+        let data: serde_json::Map<_, _> =
+            (0..400).map(|n| (format!("{n}-{}", "k".repeat(200)), Value::from(value))).collect();
+        let mut map = map("many");
+        map["data"] = data.into();
+        map
+    };
+    let path = |manager: &str| format!("{MAPS}/many?fieldManager={manager}");
+    world.patch("application/apply-patch+yaml", &path("one"), applied("1")).await.is(201);
+    let refused = world.patch("application/apply-patch+yaml", &path("two"), applied("2")).await;
+    let message = refused.says(409);
+    assert!(message.starts_with("Apply failed with 400 conflicts: conflicts with \"one\":\n- .data."), "{message}");
+    assert!(message.ends_with("\nand 300 more") && message.len() < 50_000, "{} bytes", message.len());
+    assert_eq!(refused.json()["details"]["causes"].as_array().unwrap().len(), 100);
+}

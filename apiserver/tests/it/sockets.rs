@@ -149,3 +149,14 @@ async fn whoever_does_not_say_who_they_are_has_one_request_on_a_connection_of_ht
     assert_eq!(over_http2(world.server.router(), &[]).await, (200, false));
     assert_eq!(over_http2(world.server.router_as("somebody", &[]), &[]).await, (200, true));
 }
+
+#[tokio::test]
+async fn a_client_that_sends_all_of_a_body_that_is_too_long_still_hears_why_not() {
+    let world = World::new().await;
+    let mut connection = Connection::new(&world).await;
+    connection.write(head("POST", MAPS, "content-length: 20000000")).await;
+    connection.write(vec![b' '; 20_000_000]).await; // it looks at what comes back only when it has said all
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (head, body) = connection.answer().await;
+    assert!(head.starts_with("http/1.1 413 ") && body.contains("RequestEntityTooLarge"), "{head}");
+}

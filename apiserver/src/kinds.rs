@@ -184,6 +184,8 @@ pub struct Hooks {
     pub check: fn(&Value, Option<&Value>) -> Vec<Invalid>,
     /// What is legal, and still worth a warning.
     pub warn: fn(&Value) -> Vec<String>,
+    /// The same, of what cannot be changed any more once the object is there: its name.
+    pub warn_of_new: fn(&Value) -> Vec<String>,
     /// Right before a create or an update of the main resource is stored: sets what only the server sets.
     /// The old object is there on update.
     ///
@@ -219,6 +221,7 @@ impl Default for Hooks {
             fill: |_| {},
             check: |_, _| Vec::new(),
             warn: |_| Vec::new(),
+            warn_of_new: |_| Vec::new(),
             prepare: |_, _| {},
             requested_by: |_, _| {},
             approve: |_, _, _| Vec::new(),

@@ -235,9 +235,11 @@ impl Apiserver {
         let kinds = Arc::new(Kinds::new(builtin::kinds()));
         let bounds =
             Bounds { age: Duration::from_secs(settings.history_seconds), bytes: settings.history_bytes, pins: 64 };
-        let windows = Arc::new(Windows::new(handles.storage.clone(), kinds.stored(), bounds));
+        let metrics = Arc::new(Metrics::new());
+        let storage = metrics::Timed::over(handles.storage, metrics.clone());
+        let windows = Arc::new(Windows::new(storage.clone(), kinds.stored(), bounds));
         // What is defined in the store has windows before they are filled, with as much history as all others.
-        let definitions = Definitions::restore(&kinds, &windows, &*handles.storage).await?;
+        let definitions = Definitions::restore(&kinds, &windows, &*storage).await?;
         let feed_from = windows.load().await?;
         let ready_at = windows.newest().await?;
         windows.promise(ready_at);
@@ -246,7 +248,7 @@ impl Apiserver {
         let service_accounts = Arc::new(ServiceAccounts::open(&settings.service_accounts, clock().as_second())?);
         let authorizer = Arc::new(Authorizer::new(&windows));
         let rules = admission::Rules::all(&settings, &windows, &authorizer).without(&settings.disable_admission)?;
-        let registry = Registry::new(handles.storage, windows.clone(), kinds.clone(), rules, clock.clone());
+        let registry = Registry::new(storage, windows.clone(), kinds.clone(), rules, clock.clone());
         let inner = Inner {
             limits: limits::InFlight::new(&settings),
             settings,
@@ -258,7 +260,7 @@ impl Apiserver {
             furniture: handles.furniture,
             service_accounts,
             kubelets: Kubelets::new(handles.kubelet),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             documents: discovery::Documents::new(&kinds),
             openapi: openapi::Documents::new(&kinds),
             kinds,

@@ -10,7 +10,9 @@ use axum::{
 use onex_daemon::listener::Closing;
 use tokio::sync::Semaphore;
 
-use crate::{Inner, Settings, authn::User, request::Target, router::asked_timeout, status::Status};
+use crate::{
+    Inner, Settings, authn::User, metrics::Terminated, request::Target, router::asked_timeout, status::Status,
+};
 
 /// No write may take longer, whatever is asked for.
 const LONGEST_WRITE: Duration = Duration::from_secs(34);
@@ -46,14 +48,14 @@ pub(crate) async fn in_flight(State(server): State<Arc<Inner>>, request: Request
         if let Some(closing) = request.extensions().get::<Closing>() {
             closing.after_this();
         }
-        return Status::shutting_down().into_response();
+        return terminated(Status::shutting_down());
     }
     let places = if target.is_read_only() { &server.limits.reads } else { &server.limits.writes };
     let Some(places) = places.as_ref().filter(|_| !target.is_long_running()) else { return next.run(request).await };
     match places.try_acquire() {
         Ok(_place) => next.run(request).await,
         Err(_) if almighty => next.run(request).await,
-        Err(_) => Status::too_many_requests().into_response(),
+        Err(_) => terminated(Status::too_many_requests()),
     }
 }
 
@@ -80,5 +82,12 @@ pub(crate) async fn deadline(State(server): State<Arc<Inner>>, request: Request,
         Ok(asked) => asked.unwrap_or(most).min(most),
         Err(status) => return status.into_response(),
     };
-    tokio::time::timeout(asked, next.run(request)).await.unwrap_or_else(|_| Status::late(why).into_response())
+    tokio::time::timeout(asked, next.run(request)).await.unwrap_or_else(|_| terminated(Status::late(why)))
+}
+
+/// An answer that is counted as one of ours.
+fn terminated(status: Status) -> Response {
+    let mut response = status.into_response();
+    response.extensions_mut().insert(Terminated);
+    response
 }

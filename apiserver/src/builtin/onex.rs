@@ -54,7 +54,7 @@ fn onex<K: onex_crds::Kind>() -> Kind {
     kind.generation = true;
     // The typed check speaks about the name: it knows what the names of children need.
     kind.names = Names::Segment;
-    kind.hooks = Hooks { fill: fill::<K>, check: check::<K>, warn: warn::<K>, ..Hooks::default() };
+    kind.hooks = Hooks { fill: fill::<K>, check: check::<K>, warn_of_new: warn::<K>, ..Hooks::default() };
     kind
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn create(cx: &Context, body: Body) -> Result<Response> {
     let write = cx.write_options("CreateOptions")?;
     let form = cx.object_form()?;
     let mut object = cx.object(body, write.validation).await?;
-    cx.warn_of(&mut object);
+    cx.warn_of_new(&mut object);
     let object = cx.to_stored(object);
     let written = cx.server.registry.create(&cx.kind, cx.namespace(), object, &write.options).await?;
     if let Some(notes) = &cx.record {

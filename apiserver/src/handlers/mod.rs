@@ -232,6 +232,12 @@ impl Context {
         }
     }
 
+    /// Warns of what is worth it in an object that is not there yet.
+    fn warn_of_new(&self, object: &mut Value) {
+        (self.kind.hooks.warn_of_new)(object).into_iter().for_each(|warning| self.warn(warning));
+        self.warn_of(object);
+    }
+
     /// Reads an object of this kind from a body: decoded, of the right kind, pruned, checked for its types.
     async fn object(&self, body: Body, validation: options::Validation) -> Result<Value> {
         let bytes = body::read(body).await?;

@@ -124,7 +124,10 @@ async fn apply(cx: &Context, part: Part, bytes: &Bytes, write: &Write) -> Result
         object["metadata"]["name"] = cx.target.name.clone().into();
         fit(cx, &mut object)?;
         if part == Part::Main {
-            cx.warn_of(&mut object);
+            match live {
+                Some(_) => cx.warn_of(&mut object),
+                None => cx.warn_of_new(&mut object),
+            }
         }
         Ok(object)
     };

@@ -18,8 +18,8 @@ use crate::{
     builtin::schemas,
     kinds::Scale,
     negotiate::View,
-    patch as patches,
-    registry::Part,
+    patch::{self as patches, Writer},
+    registry::{Part, Wanted},
     schema::{self, Schema},
     selector::Labels,
     status::{Result, Status},
@@ -56,11 +56,10 @@ pub(super) async fn patch(cx: &Context, body: Body) -> Result<Response> {
     let write = cx.write_options("PatchOptions")?;
     patch::hold_options(media, &write)?;
     let bytes = body::read(body).await?;
-    let document = match media {
-        JSON => Value::Null,
-        patch::APPLY => body::yaml(&bytes)?.object,
-        _ => patch::document(cx, &bytes, &write)?,
-    };
+    if media == patch::APPLY {
+        return apply(cx, &write, &bytes).await;
+    }
+    let document = if media == JSON { Value::Null } else { patch::document(cx, &bytes, &write)? };
     let change = |scale: Value| {
         let mut wanted = match media {
             JSON => patches::json(&scale, &bytes)?,
@@ -75,6 +74,40 @@ pub(super) async fn patch(cx: &Context, body: Body) -> Result<Response> {
         Ok(wanted)
     };
     set(cx, &write, change).await
+}
+
+/// Server-side apply: of the object itself it is the one field that a Scale sets, under the name that it has there.
+async fn apply(cx: &Context, write_options: &Write, bytes: &[u8]) -> Result<Response> {
+    let form = cx.form(|view| view == View::Whole)?;
+    let decoded = body::yaml(bytes).map_err(|e| Status::bad_request(format!("error decoding YAML: {}", e.message)))?;
+    let mut scale = decoded.object;
+    let mut complaints = decoded.duplicates;
+    complaints.extend(fit(cx, &mut scale).map_err(|why| cannot_be_handled(&why))?);
+    let strict = |all| Status::bad_request(format!("error strict decoding patch: {all}"));
+    cx.judge(write_options.validation, complaints).map_err(strict)?;
+    if !scale["metadata"]["managedFields"].is_null() {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    let (paths, api_version, now) = (paths(cx), cx.kind.api_version(), cx.server.registry.now());
+    let (name, options) = (&cx.target.name, &write_options.options);
+    let mut config = json!({"apiVersion": api_version, "kind": cx.kind.kind, "metadata": {"name": name}});
+    for precondition in ["uid", "resourceVersion"] {
+        if let Some(seen) = scale["metadata"][precondition].as_str().filter(|seen| !seen.is_empty()) {
+            config["metadata"][precondition] = seen.into();
+        }
+    }
+    if !scale["spec"]["replicas"].is_null() {
+        put(&mut config, &paths.spec, replicas(cx, &scale)?.into());
+    }
+    let subresource = Part::Scale.subresource();
+    let writer = Writer { manager: &options.manager, api_version: &api_version, subresource, now: &now };
+    let force = write_options.force.unwrap_or(false);
+    let change = |old: &Value| {
+        let object = patches::apply(Some(old), &config, force, writer, &[], cx.kind.schema())?;
+        Ok(Wanted { object, tracked: true })
+    };
+    let written = cx.server.registry.update(&cx.kind, cx.namespace(), name, Part::Scale, options, change).await?;
+    write(form.media, &of(paths, &written.outcome.value()))
 }
 
 /// What a Scale may look like.

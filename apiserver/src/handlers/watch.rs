@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::{Context, frames::Frames, get::wait_for, options::List, selection::Selection};
 use crate::{
     answer::Row,
+    metrics::Watching,
     negotiate::View,
     status::{Result, Status},
     window::{Event, Item, Run, Snapshot, Window},
@@ -74,16 +75,7 @@ struct Watcher {
     /// The shutdown, waited for.
     ending: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
-    _alive: Alive,
-}
-
-/// Counts the watchers that are alive.
-struct Alive(Arc<crate::metrics::Metrics>, String);
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.watchers(&self.1, -1);
-    }
+    counted: Watching,
 }
 
 impl Watcher {
@@ -110,7 +102,6 @@ impl Watcher {
         // Nobody watches for longer than it is known who they are.
         let known = cx.expires.map_or(u64::MAX, |end| u64::try_from(end + 1 - cx.server.now()).unwrap_or(0));
         let deadline = Instant::now() + Duration::from_secs(seconds.min(known));
-        cx.server.metrics.watchers(&cx.kind.plural, 1);
         Self {
             everything: selection.is_everything() && range == cx.kind.prefix,
             window,
@@ -129,7 +120,7 @@ impl Watcher {
             shutdown: cx.server.shutdown.clone(),
             ending: Box::pin(cx.server.shutdown.clone().cancelled_owned()),
             over: false,
-            _alive: Alive(cx.server.metrics.clone(), cx.kind.plural.clone()),
+            counted: cx.server.metrics.watching(&cx.kind),
         }
     }
 
@@ -208,6 +199,7 @@ impl Watcher {
         for item in snapshot.range(&self.range, after.clone().as_deref()) {
             after = Some(item.key.clone());
             if self.selection.takes(item) {
+                self.counted.told();
                 piece.extend_from_slice(&told(&self.frames, self.row.as_mut(), "ADDED", item, item.revision));
             }
             if piece.len() >= PIECE {
@@ -235,6 +227,7 @@ impl Watcher {
             }
             taken += 1;
             let Some(line) = self.line(event) else { continue };
+            self.counted.told();
             match single.take() {
                 // One event is sent as the bytes that all watchers share; several are put together for one write.
                 None if many.is_empty() => single = Some(line),

@@ -241,7 +241,7 @@ async fn what_strangers_make_up_is_no_label_of_the_metrics() {
     assert!(!metrics.contains("made") && !metrics.contains("exec"), "{metrics}");
     let series = |subresource: &str| {
         format!(
-            r#"apiserver_request_total{{verb="GET",group="",version="v1",resource="pods",subresource="{subresource}",code="403"}}"#
+            r#"apiserver_request_total{{verb="GET",dry_run="",group="",version="v1",resource="pods",subresource="{subresource}",scope="resource",component="apiserver",code="403"}}"#
         )
     };
     assert!(metrics.contains(&format!("{} 2\n", series(""))), "{metrics}");
@@ -255,8 +255,9 @@ async fn a_client_that_goes_away_is_no_longer_in_flight() {
     let request = world.send(Method::POST, MAPS, &[], endless);
     assert!(tokio::time::timeout(std::time::Duration::from_millis(50), request).await.is_err());
     let metrics = world.get("/metrics").await.text;
+    assert!(metrics.contains("\napiserver_current_inflight_requests{request_kind=\"mutating\"} 0\n"), "{metrics}");
     // The one is who asks.
-    assert!(metrics.contains("\napiserver_current_inflight_requests 1\n"), "{metrics}");
+    assert!(metrics.contains("\napiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n"), "{metrics}");
 }
 
 #[tokio::test]

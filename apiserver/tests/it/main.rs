@@ -13,6 +13,7 @@ mod golden;
 mod kinds;
 mod limits;
 mod list;
+mod metrics;
 mod odd;
 mod patch;
 mod paths;

@@ -155,3 +155,38 @@ async fn a_conflict_over_very_many_fields_is_told_in_few_words() {
     assert!(message.ends_with("\nand 300 more") && message.len() < 50_000, "{} bytes", message.len());
     assert_eq!(refused.json()["details"]["causes"].as_array().unwrap().len(), 100);
 }
+
+#[tokio::test]
+async fn who_applies_a_scale_owns_the_number_through_the_scale() {
+    let world = World::new().await;
+    world.post(SETS, set("a")).await.is(201);
+    let scale = |replicas: Value| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "a"}, "spec": {"replicas": replicas}});
+    let path = format!("{SETS}/a/scale?fieldManager=scaler");
+    let refused = world.patch(APPLY, &path, scale(json!(5))).await;
+    assert!(refused.says(409).ends_with(": .spec.replicas"), "{}", refused.text);
+    let scaled = world.patch(APPLY, &format!("{path}&force=true"), scale(json!(5))).await.is(200);
+    assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(5)));
+    let object = world.get(&format!("{SETS}/a")).await.is(200);
+    assert_eq!(object["spec"]["replicas"], 5);
+    let managers = object["metadata"]["managedFields"].as_array().unwrap();
+    let scaler = managers.iter().find(|entry| entry["manager"] == "scaler").unwrap();
+    assert_eq!(
+        (&scaler["operation"], &scaler["subresource"], &scaler["apiVersion"], &scaler["fieldsV1"]),
+        (&json!("Apply"), &json!("scale"), &json!("apps.onex.io/v1beta1"), &json!({"f:spec": {"f:replicas": {}}}))
+    );
+    world.patch(APPLY, &path, scale(json!(-1))).await.is(422);
+    let other = world.patch(APPLY, &format!("{SETS}/a/scale?fieldManager=other"), scale(json!(7))).await;
+    assert!(other.says(409).contains("conflict with \"scaler\" with subresource \"scale\""), "{}", other.text);
+}
+
+#[tokio::test]
+async fn a_name_is_warned_of_only_while_it_can_be_chosen() {
+    let world = World::new().await;
+    let made = world.post(SETS, set("a.b")).await;
+    assert_eq!((made.code, made.warnings().len()), (201, 1), "{:?}", made.warnings());
+    let path = format!("{SETS}/a.b");
+    let patched = world.merge(&path, json!({"spec": {"replicas": 3}})).await;
+    let put = world.put(&path, set("a.b")).await;
+    assert_eq!((patched.code, put.code), (200, 200));
+    assert!(patched.warnings().is_empty() && put.warnings().is_empty(), "{:?}", patched.warnings());
+}

@@ -245,3 +245,36 @@ fn server_side_apply_of_an_unknown_field_is_refused() {
         .refused();
     assert!(refused.contains(".spec.replicsa: field not declared in schema"), "{refused}");
 }
+
+#[test]
+fn the_parts_of_a_set_are_read_and_written_by_their_names() {
+    let world = World::shared();
+    // The annotation keeps the controller away, which would put its own status right back.
+    world.create(
+        "{apiVersion: apps.onex.io/v1beta1, kind: MinerSet,
+          metadata: {name: set, namespace: parts, annotations: {apps.onex.io/paused: ''}},
+          spec: {replicas: 0, template: {spec: {chainName: none}}}}",
+    );
+    let set = |line: &str| world.kubectl(&format!("{line} -n parts"));
+    assert!(set("get ms set --subresource=status").ok().contains("set "));
+    assert!(set("get ms set --subresource=scale").ok().contains("set "));
+    assert!(set("get ms set --subresource=scale -o jsonpath={.kind}").ok().contains("Scale"));
+    set("patch ms set --subresource=scale --type=merge -p {\"spec\":{\"replicas\":1}}").ok();
+    assert_eq!(world.get("ms set -n parts")["spec"]["replicas"], 1);
+    set("patch ms set --subresource=status --type=merge -p {\"status\":{\"failureMessage\":\"patched\"}}").ok();
+    assert_eq!(world.get("ms set -n parts --subresource=status")["status"]["failureMessage"], "patched");
+    let status = "apiVersion: apps.onex.io/v1beta1
+kind: MinerSet
+metadata:
+  name: set
+  namespace: parts
+status:
+  failureReason: InvalidConfiguration
+";
+    let apply = "apply --server-side --subresource=status --field-manager=person -f -";
+    assert!(world.kubectl_reading(apply, status).ok().contains("serverside-applied"));
+    let object = world.get("ms set -n parts --show-managed-fields");
+    let managers = object["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().any(|entry| entry["manager"] == "person" && entry["subresource"] == "status"));
+    world.kubectl_reading("replace --subresource=status -f -", &world.get("ms set -n parts").to_string()).ok();
+}

@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it goes wrong")]
 
+mod acceptance;
 mod bad_input;
 mod crash;
 mod definitions;
@@ -19,5 +20,6 @@ mod miners;
 mod reading;
 mod running;
 mod samples;
+mod suites;
 mod versions;
 mod world;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -11,23 +12,27 @@ use crate::world::{Said, World, kubectl, tools};
 
 /// Every kubectl there is, by the version it calls itself: beside the one in the path, where Google's SDK keeps them, and
 /// among the tools of this project.
-fn clients() -> BTreeMap<String, PathBuf> {
-    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .map(|directory| directory.join(kubectl()))
-        .find(|path| path.is_file());
-    let beside = found
-        .as_deref()
-        .and_then(|path| fs::canonicalize(path).ok())
-        .and_then(|path| path.parent().map(Path::to_owned));
-    let mut places = vec![PathBuf::from("/usr/lib/google-cloud-sdk/bin"), tools()];
-    places.extend(beside);
-    let is_client = |path: &PathBuf| {
-        let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl"));
-        named && path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-    };
-    let inside = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten();
-    let files = inside.filter_map(|entry| Some(entry.ok()?.path())).filter(is_client);
-    files.chain([kubectl()]).filter_map(|path| Some((version(&path)?, path))).collect()
+pub fn clients() -> &'static BTreeMap<String, PathBuf> {
+    static CLIENTS: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(|| {
+        let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .map(|directory| directory.join(kubectl()))
+            .find(|path| path.is_file());
+        let beside = found
+            .as_deref()
+            .and_then(|path| fs::canonicalize(path).ok())
+            .and_then(|path| path.parent().map(Path::to_owned));
+        let mut places = vec![PathBuf::from("/usr/lib/google-cloud-sdk/bin"), tools()];
+        places.extend(beside);
+        let is_client = |path: &PathBuf| {
+            let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl"));
+            named && path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+        };
+        let inside = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten();
+        let files = inside.filter_map(|entry| Some(entry.ok()?.path())).filter(is_client);
+        files.chain([kubectl()]).filter_map(|path| Some((version(&path)?, path))).collect()
+    });
+    assert!(!CLIENTS.is_empty(), "there is no kubectl: install one, or name it in KUBECTL");
+    &CLIENTS
 }
 
 fn version(client: &Path) -> Option<String> {
@@ -39,9 +44,7 @@ fn version(client: &Path) -> Option<String> {
 #[test]
 fn every_kubectl_on_this_machine_can_do_the_daily_work() {
     let world = World::shared();
-    let clients = clients();
-    assert!(!clients.is_empty(), "there is no kubectl: install one, or name it in KUBECTL");
-    for (number, (version, client)) in clients.iter().enumerate() {
+    for (number, (version, client)) in clients().iter().enumerate() {
         daily_work(&world, version, client, &format!("daily-{number}"));
     }
 }

@@ -161,22 +161,31 @@ impl World {
 
     /// kubectl that goes on until it is told to end, such as `get -w`. What it prints is in the answer's file.
     pub fn kubectl_running(&self, line: &str) -> Running {
+        self.running_on(self.command(&kubectl(), &line.split_whitespace().collect::<Vec<_>>()))
+    }
+
+    /// A command that goes on until it is told to end.
+    pub fn running_on(&self, mut command: Command) -> Running {
         let mut output = tempfile::NamedTempFile::new_in(self.home.path()).unwrap();
         output.disable_cleanup(true); // goes with the directory
-        let mut command = self.command(&kubectl(), &line.split_whitespace().collect::<Vec<_>>());
         let child = command.stdin(Stdio::null()).stdout(output.reopen().unwrap()).spawn().unwrap();
         Running { child, output: output.path().to_owned() }
     }
 
+    /// `kubectl`, whichever it is, for this platform.
+    pub fn command(&self, kubectl: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.program(kubectl);
+        command.arg(format!("--cache-dir={}", self.home.path().join("cache").display())).args(arguments);
+        command
+    }
+
     /// `program` with this platform's kubeconfig and nothing of the home of whoever runs the tests.
-    pub fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+    pub fn program(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command
             .env("KUBECONFIG", self.kubeconfig())
             .env("HOME", self.home.path())
-            .env_remove("KUBERNETES_SERVICE_HOST")
-            .arg(format!("--cache-dir={}", self.home.path().join("cache").display()))
-            .args(arguments);
+            .env_remove("KUBERNETES_SERVICE_HOST");
         command
     }
 

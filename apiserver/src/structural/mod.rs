@@ -12,9 +12,11 @@ use serde_json::Value;
 use crate::schema::Schema;
 
 mod check;
+mod cost;
 mod defaults;
 mod definition;
 mod embedded;
+mod expression;
 mod fill;
 mod formats;
 mod go;
@@ -67,7 +69,13 @@ impl Structural {
         let mut published = schema.clone();
         unfold(&mut published);
         let topology = Schema::compile(&published, &Value::Null);
-        let rules = root.ruled.then(|| rules::Rules::compile(schema));
+        let mut rules = None;
+        if root.ruled {
+            rules = rules::Rules::compile(schema, &root);
+            if rules.is_none() {
+                return Err(vec![Invalid::forbidden(at, "the rules cannot be compiled")]);
+            }
+        }
         Ok(Self { root, rules, published, topology })
     }
 

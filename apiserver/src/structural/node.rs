@@ -189,6 +189,11 @@ impl Node {
         self.properties.values().chain(additional).chain(self.items.as_deref())
     }
 
+    /// Whether a rule here or below needs a stack of its own.
+    pub fn deep_rules(&self) -> bool {
+        self.ruled && (self.rules.iter().any(Rule::deep) || self.children().any(Node::deep_rules))
+    }
+
     /// What fields without a name of their own look like, if there is a schema for them.
     pub fn values(&self) -> Option<&Node> {
         match &self.additional {

@@ -1,46 +1,31 @@
 //! `x-kubernetes-validations`: rules in CEL.
 //!
-//! A library reads and asks them. What is ours is what keeps a stranger's rule from keeping the server busy: the library cannot
-//! be interrupted, so nothing is asked whose work could grow beyond a budget, given how often loops stand inside of each
-//! other and how large the value is.
+//! A library reads and asks them. What is ours is what keeps a stranger's rule from keeping the server busy, or from
+//! ending it: the library cannot be interrupted, calls itself as deep as a rule goes, and panics here and there. So it
+//! reads on a stack of its own ([`expression`]), and is asked nothing that may take longer than a budget ([`cost`]).
 
-use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, cel::Program, compile_schema};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_schema};
 use onex_crds::{Invalid, Problem};
 use serde_json::{Value, json};
 
-use super::node::Node;
+use super::{
+    cost,
+    expression::{self, Expression},
+    node::Node,
+    old::{self, Items},
+    path::Path,
+};
 use crate::status::is_enough;
 
-/// The longest rule, in bytes.
-const MOST_TEXT: usize = 8 * 1024;
-/// So deep brackets may stand inside of each other in a rule: its reader calls itself.
-const MOST_BRACKETS: usize = 64;
-/// So many loops may stand inside of each other.
-const MOST_LOOPS: u32 = 3;
 /// The rules of one object may take so many steps.
 const MOST_STEPS: u64 = 10_000_000;
 
-/// Functions whose work grows with what they are given, each time anew: loops, and those that make longer texts.
-const LOOPS: [&str; 12] = [
-    "all",
-    "exists",
-    "exists_one",
-    "map",
-    "filter",
-    "sortBy",
-    "replace",
-    "join",
-    "format",
-    "flatten",
-    "split",
-    "findAll",
-];
-
-/// What bounds the work of one rule.
+/// What of one rule is evaluated: the rule itself, and what its message is made by.
 #[derive(Debug)]
 pub struct Rule {
-    loops: u32,
-    bytes: u64,
+    expressions: Vec<Expression>,
 }
 
 impl Rule {
@@ -48,61 +33,22 @@ impl Rule {
     pub fn all(schema: &Value) -> Vec<Self> {
         let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
         let rule = |rule: &Value| {
-            let texts = [&rule["rule"], &rule["messageExpression"]].map(|text| text.as_str().unwrap_or_default());
-            Self {
-                loops: texts.iter().map(|text| shape(text).0).max().unwrap_or_default(),
-                bytes: texts.iter().map(|text| text.len() as u64).sum(),
-            }
+            let texts = [&rule["rule"], &rule["messageExpression"]];
+            let texts = texts.into_iter().filter_map(Value::as_str).filter(|text| !text.trim().is_empty());
+            Self { expressions: texts.filter_map(|text| expression::read(text).ok()).collect() }
         };
         rules.map(rule).collect()
     }
 
-    /// How many steps it may take over a value of this size.
-    fn steps(&self, size: u64) -> u64 {
-        let each = size.saturating_add(self.bytes / 8);
-        (0..self.loops).fold(1 + self.bytes / 8, |steps: u64, _| steps.saturating_mul(each))
+    /// Whether it may take more stack than a request has left.
+    pub fn deep(&self) -> bool {
+        self.expressions.iter().any(|expression| expression.deep)
     }
-}
 
-/// How many loops stand inside of each other, and how many brackets. Calls that follow each other at a dot count as if the
-/// later one held the earlier, if both make texts longer.
-fn shape(rule: &str) -> (u32, usize) {
-    let bytes = rule.as_bytes();
-    let (mut at, mut name_from) = (0, 0);
-    let mut open: Vec<bool> = Vec::new();
-    let (mut loops, mut brackets, mut growing) = (0, 0, 0);
-    while at < bytes.len() {
-        match bytes[at] {
-            quote @ (b'"' | b'\'') => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != quote {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
-                }
-                name_from = at + 1;
-            }
-            b'(' => {
-                let name = rule.get(name_from..at).unwrap_or_default();
-                let is_loop = LOOPS.contains(&name);
-                growing += u32::from(matches!(name, "replace" | "join" | "format" | "flatten"));
-                open.push(is_loop);
-                name_from = at + 1;
-            }
-            b'[' | b'{' => {
-                open.push(false);
-                name_from = at + 1;
-            }
-            b')' | b']' | b'}' => {
-                open.pop();
-                name_from = at + 1;
-            }
-            byte if byte.is_ascii_alphanumeric() || byte == b'_' => {}
-            _ => name_from = at + 1,
-        }
-        brackets = brackets.max(open.len());
-        loops = loops.max(open.iter().filter(|is_loop| **is_loop).count() as u32);
-        at += 1;
+    /// How many steps it may take over this value.
+    fn steps(&self, value: &Value, old: Option<&Value>) -> u64 {
+        self.expressions.iter().map(|expression| cost::steps(&expression.root, value, old)).fold(0, u64::saturating_add)
     }
-    (loops.max(growing), brackets)
 }
 
 /// What is wrong with the form of the rules of a node of a schema.
@@ -123,17 +69,12 @@ fn check_rule(rule: &Value, at: &str, wrong: &mut Vec<Invalid>) {
         return;
     }
     for name in ["rule", "messageExpression"] {
-        let (loops, brackets) = shape(text(name));
-        if text(name).len() > MOST_TEXT || brackets > MOST_BRACKETS {
-            let why = format!(
-                "must not be longer than {MOST_TEXT} bytes, nor have more than {MOST_BRACKETS} brackets inside of each other"
-            );
-            wrong.push(Invalid::forbidden(field(name), why));
-            return;
+        if text(name).trim().is_empty() {
+            continue;
         }
-        if loops > MOST_LOOPS {
-            let why = "estimated rule cost exceeds budget: too many loops inside of each other";
-            wrong.push(Invalid::forbidden(field(name), why));
+        if let Err(why) = expression::read(text(name)) {
+            let what = if name == "rule" { "compilation failed" } else { "messageExpression compilation failed" };
+            wrong.push(Invalid::value(field(name), text(name), format!("{what}: {why}")));
             return;
         }
     }
@@ -152,40 +93,19 @@ fn check_rule(rule: &Value, at: &str, wrong: &mut Vec<Invalid>) {
         let why = "fieldPath must be a path below the value, such as .spec.replicas";
         wrong.push(Invalid::value(field("fieldPath"), text("fieldPath"), why));
     }
-    let compiled = compile_schema(&json!({"type": "object", "x-kubernetes-validations": [rule]}));
-    for error in compiled.compilation_errors() {
+    let alone = json!({"type": "object", "x-kubernetes-validations": [rule]});
+    let errors = || compile_schema(&alone).compilation_errors().iter().map(ToString::to_string).collect::<Vec<_>>();
+    for error in expression::apart(errors).unwrap_or_default() {
         wrong.push(Invalid::value(field("rule"), text("rule"), format!("compilation failed: {error}")));
     }
-    for name in ["rule", "messageExpression"] {
-        for unknown in undeclared(text(name)) {
-            let why = format!("compilation failed: undeclared reference to '{unknown}' (in container '')");
-            wrong.push(Invalid::value(field(name), text(name), why));
-        }
-    }
-}
-
-/// What a rule knows besides the variables of its loops.
-const KNOWN: [&str; 5] = ["self", "oldSelf", "apiVersion", "apiGroup", "kind"];
-
-/// The variables of a rule that nothing declares.
-fn undeclared(rule: &str) -> Vec<String> {
-    let Ok(program) = Program::compile(rule) else { return Vec::new() };
-    let references = program.references();
-    let mut unknown: Vec<String> = references.variables().into_iter().map(str::to_owned).collect();
-    unknown.retain(|name| !name.starts_with('@') && !KNOWN.contains(&name.as_str()) && !is_of_loop(rule, name));
-    unknown.sort();
-    unknown
-}
-
-/// Whether a loop of the rule declares the name: `all(NAME,`.
-fn is_of_loop(rule: &str, name: &str) -> bool {
-    rule.match_indices(name).any(|(at, _)| {
-        rule[..at].trim_end().ends_with(['(', ',']) && rule[at + name.len()..].trim_start().starts_with(',')
-    })
 }
 
 /// The rules of a whole schema.
-pub struct Rules(CompiledSchema);
+pub struct Rules {
+    compiled: CompiledSchema,
+    /// Whether one of them needs a stack of its own.
+    deep: bool,
+}
 
 impl std::fmt::Debug for Rules {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -194,19 +114,27 @@ impl std::fmt::Debug for Rules {
 }
 
 impl Rules {
-    /// Compiles the rules of a schema in which nothing is wrong.
-    pub fn compile(schema: &Value) -> Self {
-        Self(compile_schema(schema))
+    /// Compiles the rules of a schema in which nothing is wrong; nothing, if they cannot be compiled after all.
+    pub fn compile(schema: &Value, root: &Node) -> Option<Self> {
+        let compiled = expression::apart(|| compile_schema(schema))?;
+        Some(Self { compiled, deep: root.deep_rules() })
     }
 
     /// What the rules say of an object. Of what did not change, only rules about changes are asked.
     pub fn check(&self, root: &Node, object: &Value, old: Option<&Value>, wrong: &mut Vec<Invalid>) {
-        if work(root, object) > MOST_STEPS {
-            let why = "validation failed due to running out of cost budget, no further validation rules will be run";
-            wrong.push(Invalid::forbidden("<nil>", why));
+        let mut left = MOST_STEPS;
+        if let Err(too_much) = afford(root, object, old, &Path::Root(""), &mut left) {
+            wrong.push(too_much);
             return;
         }
-        let Err(errors) = Validator::new().validate_compiled(&self.0, object, old) else { return };
+        // The library panics where it has nothing to say, and an object must not be able to make it.
+        let ask = || Validator::new().validate_compiled(&self.compiled, object, old);
+        let answer = if self.deep { expression::apart(ask) } else { catch_unwind(AssertUnwindSafe(ask)).ok() };
+        let Some(answer) = answer else {
+            wrong.push(Invalid::value("<nil>", "object", "a rule cannot be evaluated on this object"));
+            return;
+        };
+        let Err(errors) = answer else { return };
         for error in errors.into_vec() {
             if is_enough(wrong) {
                 return;
@@ -231,14 +159,7 @@ fn invalid(error: ValidationError, value: Option<&Value>) -> Invalid {
         ErrorKind::ValidationFailure => error.message,
         _ => format!("{} evaluating rule: {}", error.message, error.rule),
     };
-    let name = match value {
-        Some(Value::Array(_)) => "array",
-        Some(Value::String(_)) => "string",
-        Some(Value::Number(number)) if number.is_f64() => "number",
-        Some(Value::Number(_)) => "integer",
-        Some(Value::Bool(_)) => "boolean",
-        _ => "object",
-    };
+    let name = type_name(value);
     match error.reason.as_deref() {
         Some("FieldValueForbidden") => Invalid::forbidden(field, said),
         Some("FieldValueRequired") => Invalid::required(field, said),
@@ -265,36 +186,51 @@ fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     Some(value)
 }
 
-/// How many steps all rules may take over an object.
-fn work(node: &Node, value: &Value) -> u64 {
-    if !node.ruled {
-        return 0;
+/// Takes what the rules may cost from what is left, or says where it is used up.
+fn afford(node: &Node, value: &Value, before: Option<&Value>, path: &Path<'_>, left: &mut u64) -> Result<(), Invalid> {
+    if !node.ruled || value.is_null() {
+        return Ok(());
     }
-    let mut steps: u64 = 0;
-    if !node.rules.is_empty() {
-        let size = size(value);
-        steps = node.rules.iter().map(|rule| rule.steps(size)).fold(0, u64::saturating_add);
+    for rule in &node.rules {
+        let Some(rest) = left.checked_sub(rule.steps(value, before)) else {
+            let why = "validation failed due to running out of cost budget, no further validation rules will be run";
+            return Err(Invalid::value(path.field(), type_name(Some(value)), why));
+        };
+        *left = rest;
     }
     match value {
-        Value::Object(fields) => fields
-            .iter()
-            .filter_map(|(name, value)| Some(work(node.field(name)?, value)))
-            .fold(steps, u64::saturating_add),
-        Value::Array(list) => match &node.items {
-            Some(items) => list.iter().map(|item| work(items, item)).fold(steps, u64::saturating_add),
-            None => steps,
-        },
-        _ => steps,
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let old = old::field(before, node, name);
+                match (node.properties.get(name), node.values()) {
+                    (Some(property), _) => afford(property, field, old, &Path::Field(path, name), left)?,
+                    (None, Some(values)) => afford(values, field, old, &Path::Key(path, name), left)?,
+                    (None, None) => {}
+                }
+            }
+        }
+        Value::Array(list) => {
+            let Some(below) = &node.items else { return Ok(()) };
+            let known = Items::of(node, before);
+            for (index, item) in list.iter().enumerate() {
+                let old = known.as_ref().and_then(|known| known.get(item));
+                afford(below, item, old, &Path::Index(path, index), left)?;
+            }
+        }
+        _ => {}
     }
+    Ok(())
 }
 
-/// Values and texts, a long text as several.
-fn size(value: &Value) -> u64 {
+/// The type of a value, by which rules show it.
+fn type_name(value: Option<&Value>) -> &'static str {
     match value {
-        Value::Object(fields) => fields.values().map(size).fold(1, u64::saturating_add),
-        Value::Array(items) => items.iter().map(size).fold(1, u64::saturating_add),
-        Value::String(text) => 1 + text.len() as u64 / 32,
-        _ => 1,
+        Some(Value::Array(_)) => "array",
+        Some(Value::String(_)) => "string",
+        Some(Value::Number(number)) if number.is_f64() => "number",
+        Some(Value::Number(_)) => "integer",
+        Some(Value::Bool(_)) => "boolean",
+        _ => "object",
     }
 }
 
@@ -406,16 +342,26 @@ mod tests {
     }
 
     #[test]
-    fn loops_are_counted_where_they_stand_inside_of_each_other() {
-        for (rule, loops) in [
-            ("self.a.all(x, x > 1) && self.b.all(x, x > 1)", 1),
-            ("self.a.filter(x, x > 1).map(x, x + 1).all(x, x > 2)", 1),
-            ("self.a.all(x, self.b.exists(y, x == y))", 2),
-            ("self.text == 'a.all(b.all(c.all('", 0),
-            ("self.a.replace('', 'xx').replace('', 'xx').replace('x', 'yy')", 3),
-            ("size(self.a) > 1 && has(self.b)", 0),
+    fn no_rule_takes_the_server_with_it() {
+        let list = json!({"spec": {"l": (0..1000).collect::<Vec<_>>(), "s": "%.70000f"}});
+        let began = std::time::Instant::now();
+        for rule in [
+            "self.l.all (a, self.l.all (b, self.l.all (c, a + b + c >= 0)))".to_owned(),
+            "// '\nself.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0)))".to_owned(),
+            "r'\\' == '' || self.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0))) || r'\\' == ''".to_owned(),
+            format!("['x']{}.all(a, size(a) > 0)", ".map(a, a + a)".repeat(60)),
+            "size('%.70000f'.format([1.0])) > 0".to_owned(),
+            "size(self.s.format([1.0])) > 0".to_owned(),
         ] {
-            assert_eq!(shape(rule).0, loops, "{rule}");
+            let schema = schema(json!({
+                "type": "object",
+                "properties": {"l": {"type": "array", "items": {"type": "integer"}}, "s": {"type": "string"}},
+                "x-kubernetes-validations": [{"rule": rule, "message": "no"}],
+            }));
+            let wrong = said(&schema, list.clone(), None);
+            let bounded = |said: &String| said.contains("cost budget") || said.contains("cannot be evaluated");
+            assert!(wrong.len() == 1 && wrong.iter().all(bounded), "{rule:.60}: {wrong:?}");
         }
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
     }
 }

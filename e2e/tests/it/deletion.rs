@@ -128,7 +128,8 @@ fn a_deleted_chain_leaves_nothing_behind() {
     assert_eq!(world.nodes().len(), 1);
     let deleted = world.kubectl("delete chain doomed -n kube-system").ok();
     assert!(deleted.starts_with("chain.apps.onex.io \"doomed\" deleted"), "{deleted}");
-    gone(&world, "chains,miners,pods,services -A");
+    gone(&world, "chains,miners,pods -A");
+    gone(&world, "services -n kube-system");
     gone(&world, &format!("cm {keystore} -n kube-system"));
     eventually(PATIENCE, || match world.nodes() {
         left if left.is_empty() => Ok(()),

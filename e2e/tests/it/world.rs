@@ -12,6 +12,9 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The ConfigMap that every namespace has.
+pub const EVERYWHERE: &str = "kube-root-ca.crt";
+
 /// How long anything may take on a busy machine before it counts as never.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -195,10 +198,11 @@ impl World {
         if found.trim().is_empty() { Value::Null } else { serde_json::from_str(&found).unwrap() }
     }
 
-    /// The names of the objects that `kubectl get` lists.
+    /// The names of the objects that `kubectl get` lists, without what every namespace has.
     pub fn names(&self, line: &str) -> Vec<String> {
         let out = self.kubectl(&format!("get {line} -o name")).ok();
-        out.lines().map(|name| name.split_once('/').unwrap().1.to_owned()).collect()
+        let names = out.lines().map(|name| name.split_once('/').unwrap().1.to_owned());
+        names.filter(|name| name != EVERYWHERE).collect()
     }
 
     /// Creates what `yaml` says.

@@ -154,7 +154,7 @@ fn lists_are_selected_sorted_and_paged() {
     );
     assert_eq!(names("--field-selector metadata.name=c3"), ["c3"]);
     assert_eq!(names("--chunk-size=2"), ["c0", "c1", "c2", "c3", "c4"]);
-    let sorted = world.kubectl("get cm -n lists --sort-by=.metadata.labels.team --no-headers").ok();
+    let sorted = world.kubectl("get cm -n lists -l team --sort-by=.metadata.labels.team --no-headers").ok();
     let sorted: Vec<_> = sorted.lines().map(|row| row.split_whitespace().next().unwrap()).collect();
     assert_eq!(sorted, ["c1", "c4", "c3", "c0", "c2"]);
     let labelled = world.kubectl("get cm c0 -n lists --show-labels --no-headers").ok();

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     authn::User,
     custom::Custom,
+    registry::Part,
     schema::{self, Schema},
     table::Path,
 };
@@ -193,9 +194,9 @@ pub struct Hooks {
     pub prepare: fn(&mut Value, Option<&Value>),
     /// Writes into a new object who asks for it. Asked after `prepare`.
     pub requested_by: fn(&mut Value, &User),
-    /// What an approval makes of the object, and what is wrong with it: the object with its new conditions, the old one,
-    /// and the time.
-    pub approve: fn(&mut Value, &Value, &str) -> Vec<Invalid>,
+    /// What a write of a part ([`Part::Approval`], [`Part::Resize`], [`Part::EphemeralContainers`]) makes of the object, and
+    /// what is wrong with it: the object as it is wanted, the old one, and the time.
+    pub amend: fn(Part, &mut Value, &Value, &str) -> Vec<Invalid>,
     /// For how many seconds the object stays after a deletion, given what the client asked for.
     pub grace: fn(&Value, Option<i64>) -> i64,
     /// The object may not go yet for a reason other than `metadata.finalizers`: a namespace's own finalizers.
@@ -224,7 +225,7 @@ impl Default for Hooks {
             warn_of_new: |_| Vec::new(),
             prepare: |_, _| {},
             requested_by: |_, _| {},
-            approve: |_, _, _| Vec::new(),
+            amend: |_, _, _, _| Vec::new(),
             grace: |_, _| 0,
             held: |_| false,
         }

@@ -96,8 +96,10 @@ pub struct Settings {
     pub service_accounts: service_accounts::Settings,
     /// What is recorded of requests, and where.
     pub audit: audit::Settings,
-    /// Admission rules that are not asked, by name: `NamespaceAutoProvision`, `NamespaceLifecycle`, `MinerSet`,
-    /// `MutatingAdmissionWebhook`, `ValidatingAdmissionWebhook`.
+    /// Admission rules that are asked though they are not usually, by name: `OwnerReferencesPermissionEnforcement`.
+    pub enable_admission: Vec<String>,
+    /// Admission rules that are not asked, by name: `NamespaceAutoProvision`, `NamespaceLifecycle`, `MinerSet`, `LimitRanger`,
+    /// `ServiceAccount`, `MutatingAdmissionWebhook`, `ValidatingAdmissionWebhook`, `ResourceQuota`.
     pub disable_admission: Vec<String>,
     /// All webhooks of one request together may take so many seconds. What is not answered by then has failed.
     pub webhook_budget_seconds: u64,
@@ -120,6 +122,7 @@ impl Default for Settings {
             history_bytes: 64 * 1024 * 1024,
             event_ttl_seconds: 2 * 60 * 60,
             service_accounts: service_accounts::Settings::default(),
+            enable_admission: Vec::new(),
             disable_admission: Vec::new(),
             audit: audit::Settings::default(),
             webhook_budget_seconds: 30,
@@ -165,8 +168,10 @@ pub enum Error {
     #[error("the keys that sign tokens of service accounts")]
     Keys(#[from] service_accounts::Error),
     /// A setting names admission rules that there are not: a slip there would switch off nothing.
-    #[error("disable_admission names {unknown:?}, and there are only {known}")]
+    #[error("{setting} names {unknown:?}, and there are only {known}")]
     Admission {
+        /// Which setting.
+        setting: &'static str,
         /// The name.
         unknown: String,
         /// The rules that there are.
@@ -197,6 +202,7 @@ pub(crate) struct Inner {
     tokens: Tokens,
     audit: Option<audit::Auditor>,
     authorizer: Arc<Authorizer>,
+    quotas: Arc<admission::Quotas>,
     furniture: Furniture,
     service_accounts: Arc<ServiceAccounts>,
     kubelets: Kubelets,
@@ -247,7 +253,9 @@ impl Apiserver {
         let audit = audit::Auditor::new(&settings.audit, handles.audit, clock.clone())?;
         let service_accounts = Arc::new(ServiceAccounts::open(&settings.service_accounts, clock().as_second())?);
         let authorizer = Arc::new(Authorizer::new(&windows));
-        let rules = admission::Rules::all(&settings, &windows, &authorizer).without(&settings.disable_admission)?;
+        let quotas = admission::Quotas::new(&windows);
+        let rules = admission::Rules::all(&settings, &windows, &authorizer, &quotas);
+        let rules = rules.chosen(&settings.enable_admission, &settings.disable_admission)?;
         let registry = Registry::new(storage, windows.clone(), kinds.clone(), rules, clock.clone());
         let inner = Inner {
             limits: limits::InFlight::new(&settings),
@@ -257,6 +265,7 @@ impl Apiserver {
             tokens,
             audit,
             authorizer,
+            quotas,
             furniture: handles.furniture,
             service_accounts,
             kubelets: Kubelets::new(handles.kubelet),
@@ -300,13 +309,14 @@ impl Apiserver {
         let furnish = tokio::spawn(furnish::keep(inner.clone(), inner.stopping.clone()));
         // Requests in flight need these to the end.
         let define = tokio::spawn(custom::keep(inner.clone(), inner.drained.clone()));
+        let reserve = tokio::spawn(admission::keep_quotas(inner.clone(), inner.drained.clone()));
         let feed = inner.windows.feed(inner.feed_from, inner.drained.clone());
         let stop = async {
             shutdown.cancelled().await;
             self.drain().await;
         };
         tokio::join!(feed, stop);
-        for task in [keep, define, end, aggregate, furnish] {
+        for task in [keep, define, end, aggregate, furnish, reserve] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a keeper of what is always there has a bug");
             }

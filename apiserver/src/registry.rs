@@ -78,6 +78,10 @@ pub enum Part {
     Binding,
     /// Whether what was asked for is granted.
     Approval,
+    /// What the containers of a Pod may use.
+    Resize,
+    /// Containers that look into a Pod that runs.
+    EphemeralContainers,
 }
 
 impl Part {
@@ -90,6 +94,8 @@ impl Part {
             Self::Finalize => "finalize",
             Self::Binding => "binding",
             Self::Approval => "approval",
+            Self::Resize => "resize",
+            Self::EphemeralContainers => "ephemeralcontainers",
         }
     }
 }
@@ -198,9 +204,14 @@ impl Registry {
         }
     }
 
+    /// Now.
+    pub fn timestamp(&self) -> jiff::Timestamp {
+        (self.clock)()
+    }
+
     /// Now, as metadata says it.
     pub fn now(&self) -> String {
-        seconds((self.clock)())
+        seconds(self.timestamp())
     }
 
     /// The object, or 404.
@@ -377,8 +388,8 @@ impl Registry {
         if part == Part::Main {
             (kind.hooks.prepare)(&mut object, Some(&old));
         }
-        if part == Part::Approval {
-            let wrong = (kind.hooks.approve)(&mut object, &old, &self.now());
+        if matches!(part, Part::Approval | Part::Resize | Part::EphemeralContainers) {
+            let wrong = (kind.hooks.amend)(part, &mut object, &old, &self.now());
             if !wrong.is_empty() {
                 return Err(Status::invalid(&kind.group, &kind.kind, text(&old["metadata"]["name"]), &wrong));
             }
@@ -710,6 +721,11 @@ pub(crate) fn keep(kind: &Kind, part: Part, old: &Value, object: &mut Value) -> 
             *object = old.clone();
             object["metadata"] = meta;
             object["status"]["conditions"] = conditions.unwrap_or_else(|| json!([]));
+        }
+        Part::Resize | Part::EphemeralContainers => {
+            for field in ["metadata", "status"] {
+                copy(old, object, field);
+            }
         }
         Part::Scale | Part::Finalize | Part::Binding => {}
     }

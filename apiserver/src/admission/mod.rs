@@ -15,12 +15,17 @@ use crate::{
     window::Windows,
 };
 
+mod limit_ranger;
 mod minerset;
 mod namespace;
 mod notes;
+mod owners;
+mod quota;
+mod service_account;
 mod webhooks;
 
 pub use notes::Notes;
+pub(crate) use quota::{Quotas, keep as keep_quotas};
 pub use webhooks::Rounds;
 
 /// One rule about writes, which is asked before the object is checked, and may change it.
@@ -44,6 +49,11 @@ pub trait Validate: Send + Sync + 'static {
     /// It cannot be switched off.
     fn is_needed(&self) -> bool {
         false
+    }
+
+    /// It is asked unless a setting says otherwise; if not, only where a setting says so.
+    fn is_usual(&self) -> bool {
+        true
     }
 
     /// Refuses the write, or lets it be.
@@ -106,39 +116,55 @@ pub struct Rules {
 
 impl Rules {
     /// Every rule that there is.
-    pub(crate) fn all(settings: &Settings, windows: &Arc<Windows>, authorizer: &Arc<Authorizer>) -> Self {
+    pub(crate) fn all(
+        settings: &Settings,
+        windows: &Arc<Windows>,
+        authorizer: &Arc<Authorizer>,
+        quotas: &Arc<Quotas>,
+    ) -> Self {
+        let limits = limit_ranger::LimitRanger::new(windows);
         let webhooks = |prefix| webhooks::Webhooks::new(settings, windows, prefix);
         Self {
             admit: vec![
                 Box::new(namespace::AutoProvision), // before Lifecycle, which refuses namespaces that are not there
                 Box::new(namespace::Lifecycle),
                 Box::new(minerset::MinerSet), // after the name is known: its selector holds the name
+                Box::new(limits.clone()),
+                Box::new(service_account::ServiceAccount), // after Lifecycle: a new namespace gets its account
                 // Last: webhooks see what the platform makes of an object, and the rules above have the last word over it.
                 Box::new(webhooks::Mutating(webhooks("/registry/mutatingwebhookconfigurations/"))),
             ],
             validate: vec![
+                Box::new(limits),
+                Box::new(owners::OwnerReferences(authorizer.clone())),
                 Box::new(Escalation(authorizer.clone())), // asks about what will be stored, whoever changed it on the way
                 Box::new(webhooks::Validating(webhooks("/registry/validatingwebhookconfigurations/"))),
+                Box::new(quota::ResourceQuota(quotas.clone())), // last: what others refuse need not be reserved
             ],
         }
     }
 
-    /// The same without those of these names.
+    /// Those that are usual and those that are enabled, without those that are disabled.
     ///
     /// # Errors
     /// When there is no rule of a name.
-    pub fn without(mut self, names: &[String]) -> Result<Self, Error> {
+    pub fn chosen(mut self, enabled: &[String], disabled: &[String]) -> Result<Self, Error> {
         let known = self.names();
-        if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-            return Err(Error::Admission { unknown: unknown.clone(), known: known.join(", ") });
+        for (setting, names) in [("enable_admission", enabled), ("disable_admission", disabled)] {
+            if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+                return Err(Error::Admission { setting, unknown: unknown.clone(), known: known.join(", ") });
+            }
         }
-        let stays = |name: &str| !names.iter().any(|n| n == name);
-        self.admit.retain(|rule| stays(rule.name()));
-        self.validate.retain(|rule| stays(rule.name()));
+        let is_in = |names: &[String], name: &str| names.iter().any(|n| n == name);
+        self.admit.retain(|rule| !is_in(disabled, rule.name()));
+        self.validate.retain(|rule| {
+            let wanted = rule.is_usual() || is_in(enabled, rule.name());
+            wanted && !is_in(disabled, rule.name())
+        });
         Ok(self)
     }
 
-    /// What those are called that can be left out.
+    /// What those are called that can be chosen.
     pub fn names(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self.admit.iter().map(|rule| rule.name()).collect();
         let validate = self.validate.iter().filter(|rule| !rule.is_needed());

@@ -1,6 +1,11 @@
 //! What a request leaves behind besides its answer.
 
-use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -14,6 +19,7 @@ const MOST: usize = 256;
 pub struct Notes {
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<BTreeMap<String, String>>,
+    held: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
     webhooks_until: OnceLock<Instant>,
 }
 
@@ -42,6 +48,11 @@ impl Notes {
     /// What is to be audited of the request besides itself.
     pub fn annotations(&self) -> BTreeMap<String, String> {
         self.annotations.lock().clone()
+    }
+
+    /// Keeps something until the request is over, however it ends.
+    pub(super) fn hold(&self, held: Arc<dyn Any + Send + Sync>) {
+        self.held.lock().push(held);
     }
 
     /// Until when webhooks may answer, given how long all of them together may take. The clock starts at the first question.

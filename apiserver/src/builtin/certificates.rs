@@ -11,6 +11,7 @@ use crate::{
     authn::User,
     kinds::{Cell, Hooks, Kind, Subresource},
     meta,
+    registry::Part,
     status::is_enough,
     table::{age_column, column, human_duration, name_column},
 };
@@ -71,7 +72,7 @@ pub fn kind() -> Kind {
         ),
         column("Condition", "string", "What was decided.", Cell::Function(|csr, _| decided(csr).into())),
     ];
-    kind.hooks = Hooks { check, prepare, requested_by, approve, ..Hooks::default() };
+    kind.hooks = Hooks { check, prepare, requested_by, amend: approve, ..Hooks::default() };
     kind
 }
 
@@ -132,7 +133,7 @@ fn requested_by(csr: &mut Value, user: &User) {
 }
 
 /// Dates what was decided, and says what is wrong with it.
-fn approve(csr: &mut Value, old: &Value, now: &str) -> Vec<Invalid> {
+fn approve(_: Part, csr: &mut Value, old: &Value, now: &str) -> Vec<Invalid> {
     let before = list(&old["status"], "conditions");
     let conditions =
         csr.get_mut("status").and_then(|status| status.get_mut("conditions")).and_then(Value::as_array_mut);

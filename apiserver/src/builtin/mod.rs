@@ -17,17 +17,20 @@ pub mod events;
 mod flow_objects;
 pub mod flowcontrol;
 mod go;
+pub mod limit_ranges;
 mod markers;
 pub mod networking;
 pub mod node;
 pub mod onex;
 pub mod pod;
+mod pod_parts;
 mod pod_spec;
 pub mod policy;
 pub mod quantity;
 pub mod rbac;
 mod replicas;
 pub mod replication;
+pub mod resource_quotas;
 pub mod reviews;
 pub mod runtime_classes;
 pub mod scheduling;
@@ -51,6 +54,8 @@ pub fn kinds() -> Vec<Kind> {
     kinds.extend(onex::kinds());
     kinds.extend(replication::kinds());
     kinds.extend(volumes::kinds());
+    kinds.push(limit_ranges::kind());
+    kinds.push(resource_quotas::kind());
     kinds.extend(apps::kinds());
     kinds.extend(batch::kinds());
     kinds.push(autoscaling::kind());
@@ -173,6 +178,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::registry::Part;
 
     #[test]
     fn only_kinds_that_convert_share_a_place_in_the_store() {
@@ -224,7 +230,9 @@ mod tests {
                     (kind.hooks.prepare)(&mut object, None);
                     (kind.hooks.prepare)(&mut object, Some(shape));
                     (kind.hooks.requested_by)(&mut object, &crate::authn::User::default());
-                    (kind.hooks.approve)(&mut object, shape, "");
+                    for part in [Part::Approval, Part::Resize, Part::EphemeralContainers] {
+                        (kind.hooks.amend)(part, &mut object, shape, "");
+                    }
                 }
             }
         }

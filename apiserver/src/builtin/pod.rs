@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     columns, fill, items, kubernetes, list, object,
+    pod_parts::amend,
     pod_spec::{CONTAINERS, check_spec, fill_spec},
     quantity::thousandths,
     text,
@@ -35,10 +36,12 @@ pub fn kind() -> Kind {
     kind.selectable.push(("status.podIPs".to_owned(), vec!["status".to_owned(), "podIP".to_owned()]));
     kind.subresources = vec![
         Subresource { name: "binding", speaks: ("", "v1", "Binding"), verbs: &["create"] },
+        Subresource { name: "ephemeralcontainers", speaks: ("", "v1", "Pod"), verbs: &["get", "patch", "update"] },
         Subresource { name: "eviction", speaks: ("policy", "v1", "Eviction"), verbs: &["create"] },
         Subresource { name: "log", speaks: ("", "v1", "Pod"), verbs: &["get"] },
+        Subresource { name: "resize", speaks: ("", "v1", "Pod"), verbs: &["get", "patch", "update"] },
     ];
-    kind.hooks = Hooks { fill: fill_pod, check, prepare, grace, ..Hooks::default() };
+    kind.hooks = Hooks { fill: fill_pod, check, prepare, grace, amend, ..Hooks::default() };
     kind
 }
 
@@ -61,7 +64,7 @@ fn fill_pod(pod: &mut Value) {
 }
 
 /// Who limits a resource and does not say what they request, requests the limit.
-fn request_limits(resources: &mut Map<String, Value>) {
+pub fn request_limits(resources: &mut Map<String, Value>) {
     let Some(Value::Object(limits)) = resources.get("limits").cloned() else { return };
     if let Some(requests) = object(resources, "requests") {
         for (resource, limit) in limits {
@@ -89,7 +92,7 @@ fn grace(pod: &Value, asked: Option<i64>) -> i64 {
 }
 
 /// How firmly the Pod's resources are promised.
-fn quality(spec: &Value) -> &'static str {
+pub fn quality(spec: &Value) -> &'static str {
     let containers = || ["initContainers", "containers"].into_iter().flat_map(|name| list(spec, name));
     let amount = |container: &Value, which: &str, resource: &str| {
         thousandths(&container["resources"][which][resource]).filter(|amount| *amount > 0)

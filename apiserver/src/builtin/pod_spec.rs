@@ -31,7 +31,7 @@ pub fn fill_spec(spec: &mut Map<String, Value>) {
     items(spec, "volumes").for_each(fill_volume);
 }
 
-fn fill_container(container: &mut Map<String, Value>) {
+pub fn fill_container(container: &mut Map<String, Value>) {
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
     let policy = if always_pulled(image) { "Always" } else { "IfNotPresent" };
     fill(container, "imagePullPolicy", policy);

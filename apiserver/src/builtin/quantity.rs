@@ -1,6 +1,91 @@
-//! Amounts such as `500m`, `1.5` and `2Gi`, as far as reading and comparing them goes.
+//! Amounts such as `500m`, `1.5` and `2Gi`: read, compared, added up, and written as Kubernetes writes them.
+
+use std::fmt;
 
 use serde_json::Value;
+
+/// An amount. It is written in the form in which it was read; a sum in that of its first part that is not nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// How much, in thousandths.
+    pub thousandths: i128,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Form {
+    /// `5k`.
+    #[default]
+    Decimal,
+    /// `5Ki`.
+    Binary,
+    /// `5e3`.
+    Exponent,
+}
+
+impl Amount {
+    /// So many of something.
+    pub fn whole(number: usize) -> Self {
+        Self { thousandths: i128::try_from(number).unwrap_or(i128::MAX / 1000) * 1000, form: Form::Decimal }
+    }
+
+    /// Reads an amount; nothing when the text is no quantity.
+    pub fn read(quantity: &Value) -> Option<Self> {
+        let form = match quantity.as_str() {
+            Some(text) if text.ends_with('i') => Form::Binary,
+            Some(text) if text.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').ends_with(['e', 'E']) => {
+                // `1E` is a suffix, `1E3` an exponent.
+                if text.ends_with('E') { Form::Decimal } else { Form::Exponent }
+            }
+            _ => Form::Decimal,
+        };
+        Some(Self { thousandths: thousandths(quantity)?, form })
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let form = if self.thousandths == 0 { other.form } else { self.form };
+        Self { thousandths: self.thousandths.saturating_add(other.thousandths), form }
+    }
+
+    /// What is left without `other`; nothing rather than less.
+    #[must_use]
+    pub fn less(self, other: Self) -> Self {
+        Self { thousandths: self.thousandths.saturating_sub(other.thousandths).max(0), ..self }
+    }
+
+    /// The larger one of both.
+    #[must_use]
+    pub fn or_more(self, other: Self) -> Self {
+        if other.thousandths > self.thousandths { other } else { self }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DECIMAL: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+        const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+        let fraction = self.thousandths % 1000 != 0;
+        let (step, suffixes, mut number) = match self.form {
+            // A part of a byte counts as one.
+            Form::Binary if self.thousandths.abs() >= 1_024_000 => (1024, BINARY, (self.thousandths + 999) / 1000),
+            _ if fraction => {
+                return write!(f, "{}{}", self.thousandths, if self.form == Form::Exponent { "e-3" } else { "m" });
+            }
+            _ => (1000, DECIMAL, self.thousandths / 1000),
+        };
+        let mut power = 0;
+        while number != 0 && number % step == 0 && power + 1 < suffixes.len() {
+            number /= step;
+            power += 1;
+        }
+        match (self.form, power) {
+            (Form::Exponent, 1..) => write!(f, "{number}e{}", 3 * power),
+            _ => write!(f, "{number}{}", suffixes[power]),
+        }
+    }
+}
 
 /// The amount in thousandths, or nothing when the text is no quantity. Finer digits are rounded up, as in Kubernetes.
 pub fn thousandths(quantity: &Value) -> Option<i128> {
@@ -111,6 +196,35 @@ mod tests {
     }
 
     #[test]
+    fn amounts_are_added_up_and_written_as_in_kubernetes() {
+        let written = |text: &str| Amount::read(&json!(text)).expect("a quantity").to_string();
+        let cases = [
+            ("1000m", "1"),
+            ("0.5", "500m"),
+            ("1500", "1500"),
+            ("2000", "2k"),
+            ("1024Ki", "1Mi"),
+            ("512Ki", "512Ki"),
+            ("1.5Gi", "1536Mi"),
+            ("1e3", "1e3"),
+            ("1500e-3", "1500e-3"),
+            ("2E", "2E"),
+            ("0", "0"),
+            ("0.5Ki", "512"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(written(text), expected, "{text}");
+        }
+        let amount = |text: &str| Amount::read(&json!(text)).expect("a quantity");
+        let sum = |all: &[&str]| all.iter().fold(Amount::default(), |sum, text| sum.plus(amount(text))).to_string();
+        assert_eq!(sum(&["100Mi", "924Mi"]), "1Gi");
+        assert_eq!(sum(&["100m", "1"]), "1100m");
+        assert_eq!(amount("1Gi").less(amount("2Gi")).to_string(), "0");
+        assert_eq!(Amount::whole(3).less(amount("1")).to_string(), "2");
+        assert_eq!(amount("1").or_more(amount("1500m")).to_string(), "1500m");
+    }
+
+    #[test]
     fn what_go_cannot_read_is_told_in_its_words() {
         let good = [
             json!("1"),
@@ -156,7 +270,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_the_reader_panic(text in "[-+]?[0-9.]{0,25}[a-zA-Z0-9-]{0,4}|.{0,20}") {
-            thousandths(&json!(text));
+            Amount::read(&json!(text)).map(|amount| amount.plus(amount).to_string());
         }
     }
 }

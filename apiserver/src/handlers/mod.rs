@@ -133,9 +133,9 @@ impl Context {
             ("update", "scale") if self.kind.scale.is_some() => scale::update(self, body).await,
             ("patch", "scale") if self.kind.scale.is_some() => scale::patch(self, body).await,
             ("update", "finalize") if self.has("finalize") => update::update(self, Part::Finalize, body).await,
-            ("get", "approval") if self.has("approval") => get::get(self, Part::Approval).await,
-            ("update", "approval") if self.has("approval") => update::update(self, Part::Approval, body).await,
-            ("patch", "approval") if self.has("approval") => patch::patch(self, Part::Approval, body).await,
+            ("get", part) if let Some(part) = self.amended(part) => get::get(self, part).await,
+            ("update", part) if let Some(part) = self.amended(part) => update::update(self, part, body).await,
+            ("patch", part) if let Some(part) = self.amended(part) => patch::patch(self, part, body).await,
             (_, part @ ("exec" | "attach" | "portforward")) if self.has("log") => Err(Status::not_implemented(part)),
             ("get", "log") if self.has("log") => log::log(self).await,
             ("create", "token") if self.has("token") => token::create(self, body).await,
@@ -151,6 +151,12 @@ impl Context {
 
     fn has(&self, subresource: &str) -> bool {
         self.kind.subresources.iter().any(|s| s.name == subresource)
+    }
+
+    /// The part of the object that a subresource of this name changes, and nothing else of it.
+    fn amended(&self, subresource: &str) -> Option<Part> {
+        let parts = [Part::Approval, Part::Resize, Part::EphemeralContainers];
+        parts.into_iter().find(|part| part.subresource() == subresource && self.has(subresource))
     }
 
     /// A namespaced object has a namespace in its path, and a cluster-scoped one has none.

@@ -18,6 +18,7 @@ mod odd;
 mod patch;
 mod paths;
 mod protobuf;
+mod quota;
 mod rbac;
 mod resume;
 mod sockets;

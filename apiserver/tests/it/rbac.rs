@@ -353,3 +353,42 @@ async fn many_bindings_do_not_slow_a_decision() {
     }
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn nobody_keeps_an_owner_whom_they_could_not_keep_themselves_where_that_is_asked() {
+    let rule = "OwnerReferencesPermissionEnforcement".to_owned();
+    let settings = onex_apiserver::Settings { enable_admission: vec![rule], ..Default::default() };
+    let (world, usual) = (World::with(settings).await, World::new().await);
+    for world in [&world, &usual] {
+        let rules =
+            json!([{"verbs": ["create", "update", "patch", "get"], "apiGroups": [""], "resources": ["configmaps"]}]);
+        world.post(&format!("{RBAC}/clusterroles"), role("ClusterRole", "writer", rules)).await.is(201);
+        bind_everywhere(world, "writer", user("bob")).await;
+        world.post(MAPS, map("owner")).await.is(201);
+    }
+    let owned = |name: &str, blocks: bool| {
+        let owner =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": "u", "blockOwnerDeletion": blocks});
+        let mut object = map(name);
+        object["metadata"]["ownerReferences"] = json!([owner]);
+        object
+    };
+    let bob = world.as_user("bob", &[]);
+    // What is new may have an owner, and may not hold it back.
+    bob.post(MAPS, owned("a", false)).await.is(201);
+    let refused = bob.post(MAPS, owned("b", true)).await.says(403);
+    let why = "configmaps \"b\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't \
+               set finalizers on: ";
+    assert!(refused.starts_with(why), "{refused}");
+    // What is there would go with its owner: who cannot delete it cannot give it one.
+    bob.post(MAPS, map("c")).await.is(201);
+    let refused = bob.put(&format!("{MAPS}/c"), owned("c", false)).await.says(403);
+    assert!(refused.contains("cannot set an ownerRef on a resource you can't delete: "), "{refused}");
+    let more = json!([{"verbs": ["delete"], "apiGroups": [""], "resources": ["configmaps"]},
+        {"verbs": ["update"], "apiGroups": [""], "resources": ["configmaps/finalizers"]}]);
+    world.post(&format!("{RBAC}/clusterroles"), role("ClusterRole", "more", more)).await.is(201);
+    bind_everywhere(&world, "more", user("bob")).await;
+    bob.put(&format!("{MAPS}/c"), owned("c", true)).await.is(200);
+    // It is not asked unless it is wanted, as in Kubernetes.
+    usual.as_user("bob", &[]).post(MAPS, owned("b", true)).await.is(201);
+}

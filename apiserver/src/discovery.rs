@@ -158,6 +158,11 @@ fn groups(kinds: &[Arc<Kind>]) -> Vec<Group<'_>> {
     groups
 }
 
+/// The groups, and the versions of each, the preferred one first.
+pub(crate) fn versions(kinds: &[Arc<Kind>]) -> Vec<(&str, Vec<&str>)> {
+    groups(kinds).into_iter().map(|group| (group.name, group.versions)).collect()
+}
+
 /// Stable before beta before alpha, and the higher number first; what is no such version comes last, `a` before `b`.
 fn priority(version: &str) -> (u8, u64, u64, Reverse<&str>) {
     let none = (0, 0, 0, Reverse(version));

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod admission;
 mod answer;
+mod apiservices;
 pub mod audit;
 pub mod authn;
 mod authz;
@@ -307,6 +308,7 @@ impl Apiserver {
         let end = tokio::spawn(custom::end(inner.clone(), inner.stopping.clone()));
         let aggregate = tokio::spawn(authz::aggregate(inner.clone(), inner.stopping.clone()));
         let furnish = tokio::spawn(furnish::keep(inner.clone(), inner.stopping.clone()));
+        let register = tokio::spawn(apiservices::keep(inner.clone(), inner.stopping.clone()));
         // Requests in flight need these to the end.
         let define = tokio::spawn(custom::keep(inner.clone(), inner.drained.clone()));
         let reserve = tokio::spawn(admission::keep_quotas(inner.clone(), inner.drained.clone()));
@@ -316,7 +318,7 @@ impl Apiserver {
             self.drain().await;
         };
         tokio::join!(feed, stop);
-        for task in [keep, define, end, aggregate, furnish, reserve] {
+        for task in [keep, define, end, aggregate, furnish, register, reserve] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a keeper of what is always there has a bug");
             }

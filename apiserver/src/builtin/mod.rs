@@ -4,6 +4,7 @@
 //! kind does beyond its schema is functions over `serde_json::Value`, so that what a client sent comes back.
 
 pub mod admissionregistration;
+pub mod apiservices;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
@@ -73,6 +74,7 @@ pub fn kinds() -> Vec<Kind> {
     kinds.extend(rbac::kinds());
     kinds.extend(admissionregistration::kinds());
     kinds.push(definitions::kind());
+    kinds.push(apiservices::kind());
     kinds
 }
 

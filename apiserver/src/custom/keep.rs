@@ -61,6 +61,11 @@ impl Definitions {
         Ok(Self { window, seen: watch::Sender::new(0) })
     }
 
+    /// Told after every look at the definitions, which may have changed the table.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.seen.subscribe()
+    }
+
     /// Waits until the table shows every definition that anybody was told of, or for as long as `patience`.
     pub(crate) async fn settled(&self, windows: &Windows, patience: Duration) {
         if !windows.current(patience).await {

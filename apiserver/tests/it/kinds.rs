@@ -283,3 +283,62 @@ async fn every_kind_is_stored_shown_patched_and_deleted() {
         world.get(&one).await.is(404);
     }
 }
+
+#[tokio::test]
+async fn every_group_that_is_served_has_its_local_service_and_gets_it_back() {
+    const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+    let world = World::new().await;
+    let mut served = vec!["v1.".to_owned()];
+    for group in world.get("/apis").await.is(200)["groups"].as_array().unwrap() {
+        let versions = group["versions"].as_array().unwrap();
+        let name =
+            |version: &Value| format!("{}.{}", version["version"].as_str().unwrap(), group["name"].as_str().unwrap());
+        served.extend(versions.iter().map(name));
+    }
+    assert!(served.len() > 15, "{served:?}");
+    served.sort();
+    let registered = async |expected: &[String]| {
+        let mut names = Vec::new();
+        for _ in 0..200 {
+            let list = world.get(SERVICES).await.is(200);
+            let items = list["items"].as_array().unwrap();
+            names = items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+            names.sort();
+            if names == expected {
+                return list;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("{names:?} is not {expected:?}");
+    };
+    let list = registered(&served).await;
+    for item in list["items"].as_array().unwrap() {
+        assert_eq!(item["status"]["conditions"][0]["status"], "True", "{item}");
+        assert_eq!(item["spec"]["service"], Value::Null);
+    }
+    world.delete(&format!("{SERVICES}/v1.apps"), Value::Null).await.is(200);
+    registered(&served).await;
+    // A group that a client defines comes and goes with its definition.
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let names = json!({"plural": "stalls", "singular": "stall", "kind": "Stall", "listKind": "StallList"});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let version = json!({"name": "v1", "served": true, "storage": true, "schema": schema});
+    let spec = json!({"group": "market.example.com", "names": names, "scope": "Namespaced", "versions": [version]});
+    world.post(crds, json!({"metadata": {"name": "stalls.market.example.com"}, "spec": spec})).await.is(201);
+    let with: Vec<String> = {
+        let mut with = served.clone();
+        with.push("v1.market.example.com".to_owned());
+        with.sort();
+        with
+    };
+    let list = registered(&with).await;
+    let custom =
+        list["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == "v1.market.example.com");
+    assert_eq!(custom.unwrap()["spec"]["groupPriorityMinimum"], 1000);
+    world.delete(&format!("{crds}/stalls.market.example.com"), Value::Null).await.is(200);
+    registered(&served).await;
+    // Nobody else serves anything here.
+    let foreign = json!({"metadata": {"name": "v1beta1.metrics.k8s.io"}, "spec": {"group": "metrics.k8s.io", "version": "v1beta1",
+        "groupPriorityMinimum": 100, "versionPriority": 100, "service": {"name": "metrics-server", "namespace": "kube-system"}}});
+    assert!(world.post(SERVICES, foreign).await.says(422).contains("spec.service: Forbidden"));
+}

@@ -336,6 +336,16 @@ impl Kind {
         }
     }
 
+    /// Says of a spec and of a status that they are empty: those who read Kubernetes' own kinds expect them to be there.
+    pub fn complete(&self, object: &mut Value) {
+        let Some(fields) = object.as_object_mut().filter(|_| self.custom.is_none()) else { return };
+        for part in ["spec", "status"] {
+            if fields.get(part).is_none_or(Value::is_null) && self.schema().field(part).is_some() {
+                fields.insert(part.to_owned(), serde_json::json!({}));
+            }
+        }
+    }
+
     /// What is wrong, and at which field, besides metadata. The old object is there on update.
     pub fn check(&self, object: &Value, old: Option<&Value>) -> Vec<Invalid> {
         match &self.custom {

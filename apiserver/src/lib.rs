@@ -100,7 +100,8 @@ pub struct Settings {
     /// Admission rules that are asked though they are not usually, by name: `OwnerReferencesPermissionEnforcement`.
     pub enable_admission: Vec<String>,
     /// Admission rules that are not asked, by name: `NamespaceAutoProvision`, `NamespaceLifecycle`, `MinerSet`, `LimitRanger`,
-    /// `ServiceAccount`, `MutatingAdmissionWebhook`, `ValidatingAdmissionWebhook`, `ResourceQuota`.
+    /// `Priority`, `DefaultTolerationSeconds`, `ServiceAccount`, `MutatingAdmissionWebhook`, `ValidatingAdmissionWebhook`,
+    /// `ResourceQuota`.
     pub disable_admission: Vec<String>,
     /// All webhooks of one request together may take so many seconds. What is not answered by then has failed.
     pub webhook_budget_seconds: u64,

@@ -262,6 +262,7 @@ impl Registry {
             false => self.track(kind, Part::Main, None, &object, Managers::default(), options),
         };
         (kind.hooks.prepare)(&mut object, None);
+        kind.complete(&mut object);
         (kind.hooks.requested_by)(&mut object, &options.user);
         self.check(kind, &object, None, &sent)?;
         self.validate(&Review::create(kind, namespace, &mut object, options)).await?;
@@ -387,6 +388,7 @@ impl Registry {
         }
         if part == Part::Main {
             (kind.hooks.prepare)(&mut object, Some(&old));
+            kind.complete(&mut object);
         }
         if matches!(part, Part::Approval | Part::Resize | Part::EphemeralContainers) {
             let wrong = (kind.hooks.amend)(part, &mut object, &old, &self.now());

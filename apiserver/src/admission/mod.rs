@@ -20,6 +20,7 @@ mod minerset;
 mod namespace;
 mod notes;
 mod owners;
+mod pods;
 mod quota;
 mod service_account;
 mod webhooks;
@@ -130,6 +131,8 @@ impl Rules {
                 Box::new(namespace::Lifecycle),
                 Box::new(minerset::MinerSet), // after the name is known: its selector holds the name
                 Box::new(limits.clone()),
+                Box::new(pods::Priority),
+                Box::new(pods::DefaultTolerationSeconds),
                 Box::new(service_account::ServiceAccount), // after Lifecycle: a new namespace gets its account
                 // Last: webhooks see what the platform makes of an object, and the rules above have the last word over it.
                 Box::new(webhooks::Mutating(webhooks("/registry/mutatingwebhookconfigurations/"))),

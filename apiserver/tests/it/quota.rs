@@ -256,3 +256,53 @@ async fn containers_that_look_into_a_pod_are_a_part_of_their_own() {
     world.post(PODS, pod("b", json!({}))).await.is(201);
     world.patch(strategic, &format!("{PODS}/b"), debug).await.is(422);
 }
+
+#[tokio::test]
+async fn a_pod_gets_a_priority_and_patience_with_nodes_in_trouble() {
+    let world = World::new().await;
+    let made = world.post(PODS, pod("a", json!({}))).await.is(201);
+    assert_eq!(
+        (&made["spec"]["priority"], &made["spec"]["preemptionPolicy"]),
+        (&json!(0), &json!("PreemptLowerPriority"))
+    );
+    let tolerated: Vec<_> = made["spec"]["tolerations"].as_array().unwrap().iter().map(|t| t["key"].clone()).collect();
+    assert_eq!(tolerated, ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
+    // Who writes the Pod again as they wrote it first takes nothing away.
+    let mut again = made.clone();
+    for field in ["priority", "preemptionPolicy", "tolerations"] {
+        again["spec"].as_object_mut().unwrap().remove(field);
+    }
+    again["metadata"]["labels"] = json!({"a": "b"});
+    assert_eq!(world.put(&format!("{PODS}/a"), again).await.is(200)["spec"], made["spec"]);
+    let of_class = |name: &str, class: &str| {
+        let mut pod = pod(name, json!({}));
+        pod["spec"]["priorityClassName"] = class.into();
+        pod["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+        pod
+    };
+    let refused = world.post(PODS, of_class("b", "high")).await.says(403);
+    assert_eq!(refused, "pods \"b\" is forbidden: no PriorityClass with name high was found");
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let class = |name: &str| json!({"metadata": {"name": name}, "value": 1000, "globalDefault": true});
+    world.post(classes, class("high")).await.is(201);
+    let made = world.post(PODS, of_class("b", "high")).await.is(201);
+    assert_eq!(
+        (&made["spec"]["priority"], &made["spec"]["tolerations"]),
+        (&json!(1000), &json!([{"operator": "Exists"}]))
+    );
+    assert_eq!(world.post(PODS, pod("c", json!({}))).await.is(201)["spec"]["priorityClassName"], "high");
+    assert_eq!(
+        world.post(classes, class("higher")).await.says(403),
+        "priorityclasses.scheduling.k8s.io \"higher\" is forbidden: PriorityClass high is already marked as default. Only one \
+         default can exist"
+    );
+}
+
+#[tokio::test]
+async fn an_empty_spec_and_an_empty_status_are_there() {
+    let world = World::new().await;
+    let node = world.post("/api/v1/nodes", json!({"metadata": {"name": "n"}})).await.is(201);
+    assert_eq!((&node["spec"], &node["status"]), (&json!({}), &json!({})));
+    let map = world.post(MAPS, map("m")).await.is(201);
+    assert!(map.get("spec").is_none() && map.get("status").is_none());
+}

@@ -265,6 +265,11 @@ impl Registry {
         kind.complete(&mut object);
         (kind.hooks.requested_by)(&mut object, &options.user);
         self.check(kind, &object, None, &sent)?;
+        // Not before: what is wrong with the object is told first, and a dry run stores nothing that could have a revision.
+        let revision = metadata(&mut object)?.remove("resourceVersion").unwrap_or_default();
+        if !options.dry_run && text(&revision).parse::<u64>().is_ok_and(|revision| revision != 0) {
+            return Err(Status::plain("resourceVersion should not be set on objects to be created"));
+        }
         self.validate(&Review::create(kind, namespace, &mut object, options)).await?;
         put_managers(&mut object, managers);
         if options.dry_run {
@@ -286,19 +291,9 @@ impl Registry {
 
     fn prepare_new(&self, kind: &Kind, namespace: &str, mut object: Value, options: &Options) -> Result<Value> {
         let meta = metadata(&mut object)?;
-        if text(meta.get("resourceVersion").unwrap_or(&Value::Null)).parse::<u64>().is_ok_and(|revision| revision != 0)
+        for field in
+            ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"]
         {
-            return Err(Status::plain("resourceVersion should not be set on objects to be created"));
-        }
-        for field in [
-            "uid",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "selfLink",
-            "resourceVersion",
-            "generation",
-        ] {
             meta.remove(field);
         }
         if !options.tracked {

@@ -99,9 +99,13 @@ async fn paths_bodies_and_names_must_agree() {
     assert!(world.post(MAPS, kind).await.says(400).contains("cannot be handled as a ConfigMap"));
     let set_version = json!({"metadata": {"name": "x", "resourceVersion": "1"}});
     assert_eq!(
-        world.post(MAPS, set_version).await.says(500),
+        world.post(MAPS, set_version.clone()).await.says(500),
         "resourceVersion should not be set on objects to be created"
     );
+    let shown = world.post(&format!("{MAPS}?dryRun=All"), set_version).await.is(201);
+    assert_eq!(shown["metadata"]["resourceVersion"], Value::Null, "what is not stored has no revision");
+    let wrong = json!({"metadata": {"name": "Bad_Name", "resourceVersion": "1"}});
+    assert!(world.post(MAPS, wrong).await.says(422).contains("metadata.name"));
 }
 
 #[tokio::test]

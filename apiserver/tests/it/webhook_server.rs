@@ -20,6 +20,8 @@ type Mind = dyn Fn(&str, &Value) -> (Duration, Value) + Send + Sync;
 pub struct WebhookServer {
     pub port: u16,
     pub authority: String,
+    /// What it shows itself.
+    pub certificate: String,
     heard: Arc<Mutex<Vec<(String, Value)>>>,
     _stop: DropGuard,
 }
@@ -60,7 +62,8 @@ impl WebhookServer {
         let stop = CancellationToken::new();
         tokio::spawn(listener::serve(door, Some(tls), router, stop.clone(), Limits::default()));
         let authority = STANDARD.encode(authority.certificate_pem());
-        Self { port, authority, heard, _stop: stop.drop_guard() }
+        let certificate = STANDARD.encode(identity.certificate_pem());
+        Self { port, authority, certificate, heard, _stop: stop.drop_guard() }
     }
 
     /// What it was asked so far.

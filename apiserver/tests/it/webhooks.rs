@@ -194,6 +194,25 @@ async fn a_certificate_of_somebody_else_is_not_believed() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_stands_in_the_bundle_itself_is_believed_under_its_own_names() {
+    let world = World::new().await;
+    let (hook, other) = (WebhookServer::new(|_, _| yes()).await, WebhookServer::new(|_, _| yes()).await);
+    let config = |host: &str, bundle: &str| {
+        let url = format!("https://{host}:{}/", hook.port);
+        json!([hook.webhook("w.example.com", "/", json!({"clientConfig": {"url": url, "caBundle": bundle}}))])
+    };
+    configure(&world, VALIDATING, "v", config("127.0.0.1", &hook.certificate)).await;
+    world.post(MAPS, map("a")).await.is(201);
+    assert_eq!(hook.requests().len(), 1);
+    for wrong in [config("127.0.0.1", &other.certificate), config("localhost", &hook.certificate)] {
+        world.merge(&format!("{VALIDATING}/v"), json!({"webhooks": wrong})).await.is(200);
+        let why = world.post(MAPS, map("b")).await.says(500);
+        assert!(why.contains("certificate"), "{why}");
+    }
+    assert_eq!(hook.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn all_webhooks_of_a_request_together_have_one_budget() {
     let settings = Settings { webhook_budget_seconds: 1, ..Settings::default() };
     let world = World::with(settings).await;

@@ -20,12 +20,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
 };
 use rand::RngExt as _;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls::ClientConfig;
 use serde_json::Value;
 use tokio::{net::TcpStream, time::Instant};
 use tower::Service;
 
+use super::trust::Trust;
 use crate::window::{Window, Windows};
 
 /// An answer may be so long. It is a patch at most, of an object that is no longer than that.
@@ -116,22 +116,15 @@ fn innermost(error: &hyper_util::client::legacy::Error) -> String {
 /// TLS that trusts the bundle; or, when there is none, what the system trusts.
 fn tls(bundle: &str) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?;
     let pem = STANDARD.decode(bundle).map_err(|error| format!("caBundle is no base64: {error}"))?;
     if pem.iter().all(u8::is_ascii_whitespace) {
         let builder = builder.with_native_roots().map_err(|error| format!("the system trusts nobody: {error}"))?;
         return Ok(builder.with_no_client_auth());
     }
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("unable to load root certificates: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("unable to load root certificates: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("unable to load root certificates: unable to parse bytes as PEM block".to_owned());
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let trust = Arc::new(Trust::new(&pem, provider)?);
+    Ok(builder.dangerous().with_custom_certificate_verifier(trust).with_no_client_auth())
 }
 
 /// A Service, by reference.

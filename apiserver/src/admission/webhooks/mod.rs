@@ -36,6 +36,7 @@ use crate::{
 mod call;
 mod hook;
 mod question;
+mod trust;
 
 use call::Dial;
 use hook::Hook;

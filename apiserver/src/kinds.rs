@@ -80,11 +80,14 @@ pub struct Kind {
     pub review: Option<Review>,
     /// The schema as published, made at first need.
     pub published: Published,
+    /// What clients that still use the kind are warned of.
+    pub deprecation: Option<String>,
     /// What a CustomResourceDefinition says of the kind; nothing for those that are compiled in.
     pub custom: Option<Box<Custom>>,
     /// Its objects define other kinds: who writes one is answered when the table shows it.
     pub defines_kinds: bool,
     compiled: OnceLock<Arc<Schema>>,
+    blank: OnceLock<Value>,
 }
 
 /// How `/scale` maps onto the object. Paths as in `.spec.replicas`, split at the dots.
@@ -144,7 +147,7 @@ impl std::fmt::Debug for Cell {
     }
 }
 
-/// A question that is answered and not kept.
+/// A question that is answered, or a word that is heard, and not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Review {
     /// May somebody do it?
@@ -159,6 +162,8 @@ pub enum Review {
     SelfSubject,
     /// Whose token is this?
     Token,
+    /// This Pod runs on that node.
+    Binding,
 }
 
 /// What names look like.
@@ -293,15 +298,25 @@ impl Kind {
             conversion: None,
             review: None,
             published,
+            deprecation: None,
             custom: None,
             defines_kinds: false,
             compiled: OnceLock::new(),
+            blank: OnceLock::new(),
         }
     }
 
     /// `v1`, or `apps.onex.io/v1beta1`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// What an object of the kind says of itself before anything is written in it, made at first need.
+    pub fn blank(&self) -> &Value {
+        self.blank.get_or_init(|| match &self.custom {
+            Some(_) => serde_json::json!({}),
+            None => crate::builtin::schemas::blank(self.published.name(), self.published.schemas()),
+        })
     }
 
     /// The compiled schema, made at first need.

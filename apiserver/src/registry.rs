@@ -253,14 +253,16 @@ impl Registry {
         let name = text(&object["metadata"]["name"]).to_owned();
         let sent = take_managers(&mut object);
         kind.fill(&mut object);
-        self.admit(Review::create(kind, namespace, &mut object, options)).await?;
         meta::leave_out_empty(&mut object["metadata"]);
         hold_depth(&object)?;
-        // Before `prepare`: what only the server sets belongs to nobody.
+        // Before admission and `prepare`: what only the server sets belongs to nobody.
         let managers = match options.tracked {
             true => sent.clone(),
             false => self.track(kind, Part::Main, None, &object, Managers::default(), options),
         };
+        self.admit(Review::create(kind, namespace, &mut object, options)).await?;
+        meta::leave_out_empty(&mut object["metadata"]);
+        hold_depth(&object)?;
         (kind.hooks.prepare)(&mut object, None);
         kind.complete(&mut object);
         (kind.hooks.requested_by)(&mut object, &options.user);
@@ -381,29 +383,35 @@ impl Registry {
         if part == Part::Main || kind.custom.is_some() {
             kind.fill(&mut object);
         }
-        if part == Part::Main {
-            (kind.hooks.prepare)(&mut object, Some(&old));
-            kind.complete(&mut object);
-        }
         if matches!(part, Part::Approval | Part::Resize | Part::EphemeralContainers) {
             let wrong = (kind.hooks.amend)(part, &mut object, &old, &self.now());
             if !wrong.is_empty() {
                 return Err(Status::invalid(&kind.group, &kind.kind, text(&old["metadata"]["name"]), &wrong));
             }
         }
+        meta::leave_out_empty(&mut object["metadata"]);
+        hold_depth(&object)?;
+        // Before admission and `prepare`: what only the server sets belongs to nobody, and so does the place of a Pod.
+        let (live, sent) = (managers.live.clone(), managers.sent.clone());
+        let managers = match tracked {
+            true => managers.sent,
+            false if part == Part::Binding => managers.live,
+            false => self.track(kind, part, Some(&old), &object, managers, options),
+        };
+        if part == Part::Main {
+            (kind.hooks.prepare)(&mut object, Some(&old));
+            kind.complete(&mut object);
+        }
         self.admit(Review::update(kind, namespace, part, &old, &mut object, options)).await?;
         meta::leave_out_empty(&mut object["metadata"]);
         hold_depth(&object)?;
         if matches!(part, Part::Main | Part::Status | Part::Scale) {
-            self.check(kind, &object, Some(&old), &managers.sent)?;
+            self.check(kind, &object, Some(&old), &sent)?;
         }
         self.validate(&Review::update(kind, namespace, part, &old, &mut object, options)).await?;
-        bump_generation(kind, &old, &mut object);
-        let live = managers.live.clone();
-        let managers = match tracked {
-            true => managers.sent,
-            false => self.track(kind, part, Some(&old), &object, managers, options),
-        };
+        if part != Part::Binding {
+            bump_generation(kind, &old, &mut object);
+        }
         let changed = object != old || managers != live;
         put_managers(&mut object, managers);
         Ok(changed.then_some(object))
@@ -419,8 +427,13 @@ impl Registry {
         options: &Options,
     ) -> Option<Value> {
         let (api_version, now) = (kind.api_version(), self.now());
-        let writer =
-            Writer { manager: &options.manager, api_version: &api_version, subresource: part.subresource(), now: &now };
+        let writer = Writer {
+            manager: &options.manager,
+            api_version: &api_version,
+            subresource: part.subresource(),
+            now: &now,
+            blank: kind.blank(),
+        };
         let Some(conversion) = &kind.conversion else {
             return patch::record(old, object, managers, writer, kind.schema());
         };
@@ -530,8 +543,8 @@ impl Registry {
         let finalizers = finalizers(old, options.propagation.as_deref(), usual);
         let mut grace = (kind.hooks.grace)(old, options.grace_seconds).max(0);
         let meta = new["metadata"].as_object_mut().expect("stored objects have metadata");
-        let before = meta.get("deletionGracePeriodSeconds").and_then(Value::as_i64);
         let was_marked = meta.contains_key("deletionTimestamp");
+        let before = meta.get("deletionGracePeriodSeconds").and_then(Value::as_i64).or(was_marked.then_some(0));
         if was_marked {
             grace = grace.min(before.unwrap_or(0)); // a second deletion may only shorten
         }

@@ -1,7 +1,7 @@
 //! The core group: namespaces, ConfigMaps, secrets, endpoints and service accounts. Larger kinds have files of their own.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Binding, ConfigMap, Endpoints, Namespace, Secret, ServiceAccount};
 use onex_crds::{Invalid, Problem};
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::{
     columns, events, fill, items, kubernetes, list, node, object, pod, refuse, refuse_port, selectable, service, text,
 };
 use crate::{
-    kinds::{Hooks, Kind, Names, Subresource},
+    kinds::{Hooks, Kind, Names, Review, Subresource},
     meta,
     status::is_enough,
 };
@@ -22,6 +22,7 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// The kinds of the core, in the order of their names.
 pub fn kinds() -> Vec<Kind> {
     vec![
+        binding(),
         config_map(),
         endpoints(),
         events::core_kind(),
@@ -32,6 +33,12 @@ pub fn kinds() -> Vec<Kind> {
         service_account(),
         service::kind(),
     ]
+}
+
+fn binding() -> Kind {
+    let mut kind = kubernetes::<Binding>("bindings", &[]);
+    kind.review = Some(Review::Binding);
+    kind
 }
 
 fn namespace() -> Kind {
@@ -73,6 +80,8 @@ fn prepare_namespace(namespace: &mut Value, old: Option<&Value>) {
             fields.insert(part.to_owned(), old[part].clone());
         }
         let terminating = fields.get("metadata").is_some_and(|meta| meta["deletionTimestamp"].is_string());
+        // A namespace goes when it is empty: there is no time that it is given.
+        fields.get_mut("metadata").and_then(Value::as_object_mut).map(|meta| meta.remove("deletionGracePeriodSeconds"));
         if terminating && let Some(status) = object(fields, "status") {
             status.insert("phase".to_owned(), "Terminating".into());
         }
@@ -214,6 +223,7 @@ fn check_secret_type(secret: &Value, wrong: &mut Vec<Invalid>) {
 fn endpoints() -> Kind {
     let mut kind = kubernetes::<Endpoints>("endpoints", &["ep"]);
     kind.prefix = "/registry/services/endpoints/".to_owned();
+    kind.deprecation = Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned());
     kind.create_on_update = true;
     kind.columns = columns::endpoints();
     kind.hooks = Hooks { fill: fill_endpoints, check: check_endpoints, ..Hooks::default() };

@@ -60,7 +60,13 @@ pub fn kind() -> Kind {
     kind.conversion = Some(Conversion { store: Arc::new(to_core), serve: Arc::new(from_core) });
     kind.hooks = Hooks {
         fill: fill_new,
-        check: |event, old| check(&to_core(event.clone()), old.cloned().map(to_core).as_ref()),
+        check: |event, old| {
+            let mut wrong = check(&to_core(event.clone()), old.cloned().map(to_core).as_ref());
+            if old.is_none() {
+                check_first(&to_core(event.clone()), &mut wrong);
+            }
+            wrong
+        },
         ..Hooks::default()
     };
     kind
@@ -87,6 +93,7 @@ pub fn from_core(event: Value) -> Value {
     rename(event, "events.k8s.io/v1", |(core, new)| (core, new))
 }
 
+/// The newer group leaves out who reports, where nobody is named.
 fn rename(
     event: Value,
     version: &str,
@@ -103,6 +110,11 @@ fn rename(
         }
     }
     fields.append(&mut renamed);
+    for name in ["reportingController", "reportingInstance"] {
+        if version != "v1" && fields.get(name).is_some_and(|who| who == "") {
+            fields.remove(name);
+        }
+    }
     fields.insert("apiVersion".to_owned(), version.into());
     Value::Object(fields)
 }
@@ -145,6 +157,27 @@ fn check(event: &Value, _old: Option<&Value>) -> Vec<Invalid> {
         check_new(event, &mut wrong);
     }
     wrong
+}
+
+/// What a new event of the newer group must say, and what it may say no more.
+fn check_first(event: &Value, wrong: &mut Vec<Invalid>) {
+    if text(event, "eventTime").is_empty() {
+        wrong.push(Invalid::required("eventTime", ""));
+    }
+    let kind = text(event, "type");
+    if !matches!(kind, "Normal" | "Warning") {
+        wrong.push(Invalid::value("type", "", format!("has invalid value: {kind}")));
+    }
+    for field in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+        let is_set = match &event[field] {
+            Value::Null => false,
+            Value::Object(fields) => fields.values().any(|value| value.as_str().is_some_and(|text| !text.is_empty())),
+            number => number != 0,
+        };
+        if is_set {
+            wrong.push(Invalid::value(field, "", "needs to be unset"));
+        }
+    }
 }
 
 /// What an event must say that has an `eventTime`, and so comes from a client of the newer interface.

@@ -105,10 +105,10 @@ fn check_resource(resource: &str, amount: &Value, kind: &str, field: &str, wrong
     if !resource.contains('/') && !known {
         match kind {
             "Container" | "Pod" => {
-                wrong.push(Invalid::value(field, resource, "must be a standard resource for containers"));
+                wrong.push(Invalid::printed(field, resource, "must be a standard resource for containers"));
             }
             _ if resource == "storage" => {}
-            _ => wrong.push(Invalid::value(field, resource, "must be a standard resource type or fully qualified")),
+            _ => wrong.push(Invalid::printed(field, resource, "must be a standard resource type or fully qualified")),
         }
     }
     if Amount::read(amount).is_none() {
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(
             complaints(json!({"type": "Pod", "default": {"cpu": "1"}, "max": {"horses": 1}})),
             [
-                "spec.limits[0].max[horses]: Invalid value: \"horses\": must be a standard resource for containers",
+                "spec.limits[0].max[horses]: Invalid value: horses: must be a standard resource for containers",
                 "spec.limits[0].default: Forbidden: may not be specified when `type` is 'Pod'",
             ]
         );

@@ -289,3 +289,26 @@ pub const OBJECTS: &[(&str, &str, &str)] = &[
 /// What stands in fields that are part of a list's key when nothing was written.
 pub const KEY_DEFAULTS: &[(&str, &str, &str)] =
     &[("api.core.v1.ContainerPort", "protocol", "TCP"), ("api.core.v1.ServicePort", "protocol", "TCP")];
+
+/// Fields that Go prints though nobody wrote them, and that the published OpenAPI does not call required.
+pub const NEVER_ABSENT: &[(&str, &str)] = &[
+    ("api.apps.v1.DaemonSetSpec", "updateStrategy"),
+    ("api.apps.v1.DeploymentSpec", "strategy"),
+    ("api.apps.v1.StatefulSetSpec", "updateStrategy"),
+    ("api.batch.v1.CronJobSpec", "jobTemplate"),
+    ("api.batch.v1.JobTemplateSpec", "metadata"),
+    ("api.batch.v1.JobTemplateSpec", "spec"),
+    ("api.core.v1.Event", "reportingComponent"),
+    ("api.core.v1.Event", "reportingInstance"),
+    ("api.core.v1.Event", "source"),
+    ("api.core.v1.NodeStatus", "daemonEndpoints"),
+    ("api.core.v1.NodeStatus", "nodeInfo"),
+    ("api.core.v1.PersistentVolumeClaimSpec", "resources"),
+    ("api.core.v1.PodTemplate", "template"),
+    ("api.core.v1.PodTemplateSpec", "metadata"),
+    ("api.core.v1.PodTemplateSpec", "spec"),
+    ("api.core.v1.ServiceStatus", "loadBalancer"),
+    ("api.events.v1.Event", "deprecatedSource"),
+    ("api.events.v1.Event", "regarding"),
+    ("api.networking.v1.IngressStatus", "loadBalancer"),
+];

@@ -88,16 +88,30 @@ fn fill_http(action: &mut Map<String, Value>) {
     }
 }
 
+/// A reference to a field of the Pod is to one of `v1`.
+fn fill_reference(item: &mut Map<String, Value>) {
+    if let Some(reference) = item.get_mut("fieldRef").and_then(Value::as_object_mut) {
+        fill(reference, "apiVersion", "v1");
+    }
+}
+
 fn fill_volume(volume: &mut Map<String, Value>) {
     if volume.iter().all(|(field, value)| field == "name" || value.is_null()) {
         volume.insert("emptyDir".to_owned(), json!({}));
     }
+    if let Some(path) = volume.get_mut("hostPath").and_then(Value::as_object_mut) {
+        path.entry("type").or_insert_with(|| "".into());
+    }
     for source in ["secret", "configMap", "downwardAPI", "projected"] {
         if let Some(source) = volume.get_mut(source).and_then(Value::as_object_mut) {
             fill(source, "defaultMode", 0o644);
+            items(source, "items").for_each(fill_reference);
             for projection in items(source, "sources") {
                 if let Some(token) = projection.get_mut("serviceAccountToken").and_then(Value::as_object_mut) {
                     fill(token, "expirationSeconds", 3600);
+                }
+                if let Some(api) = projection.get_mut("downwardAPI").and_then(Value::as_object_mut) {
+                    items(api, "items").for_each(fill_reference);
                 }
             }
         }

@@ -116,8 +116,8 @@ fn check_amounts(amounts: &Value, at: &str, wrong: &mut Vec<Invalid>) {
         let field = format!("{at}[{name}]");
         refuse(&field, name, meta::qualified_name(name), wrong);
         if !name.contains('/') && !is_standard(name) {
-            wrong.push(Invalid::value(&*field, name.as_str(), "must be a standard resource type or fully qualified"));
-            wrong.push(Invalid::value(&*field, name.as_str(), "must be a standard resource for quota"));
+            wrong.push(Invalid::printed(&*field, name, "must be a standard resource type or fully qualified"));
+            wrong.push(Invalid::printed(&*field, name, "must be a standard resource for quota"));
         }
         match thousandths(amount) {
             // What Go reads and we cannot compare is more than anybody has.
@@ -162,7 +162,8 @@ fn is_computed(resource: &str) -> bool {
 fn check_scopes(spec: &Value, wrong: &mut Vec<Invalid>) {
     let scopes: Vec<&str> = list(spec, "scopes").iter().filter_map(Value::as_str).collect();
     let mut refuse = |why: &str| {
-        let shown = format!("[{}]", scopes.iter().map(|scope| format!("{scope:?}")).collect::<Vec<_>>().join(","));
+        let scopes: Vec<String> = scopes.iter().map(|scope| format!("{scope:?}")).collect();
+        let shown = format!("[]core.ResourceQuotaScope{{{}}}", scopes.join(", "));
         wrong.push(Invalid::printed("spec.scopes", shown, why));
     };
     if scopes.iter().any(|scope| !SCOPES.iter().any(|(name, _)| name == scope)) {
@@ -241,8 +242,8 @@ mod tests {
         assert_eq!(
             complaints(json!({"hard": {"horses": "4", "pods": "1500m", "secrets": "-1", "services": "many"}})),
             [
-                "spec.hard[horses]: Invalid value: \"horses\": must be a standard resource type or fully qualified",
-                "spec.hard[horses]: Invalid value: \"horses\": must be a standard resource for quota",
+                "spec.hard[horses]: Invalid value: horses: must be a standard resource type or fully qualified",
+                "spec.hard[horses]: Invalid value: horses: must be a standard resource for quota",
                 "spec.hard[pods]: Invalid value: \"1500m\": must be an integer",
                 "spec.hard[secrets]: Invalid value: \"-1\": must be greater than or equal to 0",
                 "spec.hard[services]: Invalid value: \"many\": quantities must match the regular expression \
@@ -255,7 +256,8 @@ mod tests {
     fn scopes_are_about_pods_and_do_not_contradict_each_other() {
         assert_eq!(complaints(json!({"hard": {"pods": 1}, "scopes": ["Terminating", "NotBestEffort"]})), [""; 0]);
         let wrong = complaints(json!({"hard": {"secrets": 1}, "scopes": ["Terminating", "NotTerminating", "Odd"]}));
-        let shown = r#"spec.scopes: Invalid value: ["Terminating","NotTerminating","Odd"]: "#;
+        let shown =
+            r#"spec.scopes: Invalid value: []core.ResourceQuotaScope{"Terminating", "NotTerminating", "Odd"}: "#;
         let why = ["unsupported scope", "unsupported scope applied to resource", "conflicting scopes"];
         assert_eq!(wrong, why.map(|why| format!("{shown}{why}")));
         let of = |operator: &str, values: &[&str]| {

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::markers::{ATOMIC, ATOMIC_FIELDS, GRANULAR_FIELDS, KEY_DEFAULTS, LISTS, OBJECTS};
+use super::markers::{ATOMIC, ATOMIC_FIELDS, GRANULAR_FIELDS, KEY_DEFAULTS, LISTS, NEVER_ABSENT, OBJECTS};
 
 /// What OneX's own types are called in OpenAPI, as the Go types of the same name are.
 const ONEX: &str = "com.github.onexstack.onex.pkg.apis.apps.v1beta1.";
@@ -28,6 +28,36 @@ pub fn publish<T: JsonSchema>(group: &str, version: &str, kind: &str) -> (String
     make_root(root);
     root["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
     (name, schemas)
+}
+
+/// An object of a type before anything is written in it, as Go would print it: parts that are never absent, and nothing else.
+/// Where Go prints null, this is an empty list or map, so that what is written there is compared item by item.
+pub fn blank(name: &str, schemas: &BTreeMap<String, Value>) -> Value {
+    let schema = &schemas[name];
+    let is_root = schema["x-kubernetes-group-version-kind"].is_array();
+    let kind = name.strip_prefix("io.k8s.").unwrap_or(name);
+    let required = |field: &str| {
+        let listed = schema["required"].as_array().is_some_and(|names| names.iter().any(|name| name == field));
+        listed || NEVER_ABSENT.contains(&(kind, field)) || is_root && matches!(field, "spec" | "status")
+    };
+    let fields = schema["properties"].as_object().into_iter().flatten();
+    let fields =
+        fields.filter(|(field, _)| required(field) && *field != "metadata" || NEVER_ABSENT.contains(&(kind, field)));
+    Value::Object(fields.map(|(field, schema)| (field.clone(), blank_field(schema, schemas))).collect())
+}
+
+fn blank_field(schema: &Value, schemas: &BTreeMap<String, Value>) -> Value {
+    let reference = schema.get("$ref").or_else(|| schema.pointer("/allOf/0/$ref")).and_then(Value::as_str);
+    let named = reference.and_then(|reference| reference.rsplit('/').next()).filter(|name| schemas.contains_key(*name));
+    match (named, schema["type"].as_str()) {
+        (Some(name), _) if schemas[name]["properties"].is_object() => blank(name, schemas),
+        (_, Some("array")) => json!([]),
+        (_, Some("object")) => json!({}),
+        (_, Some("string")) => "".into(),
+        (_, Some("integer" | "number")) => 0.into(),
+        (_, Some("boolean")) => false.into(),
+        _ => Value::Null,
+    }
 }
 
 /// Gives `spec` and `status` the descriptions of their types, where they have none: `kubectl explain` shows those.

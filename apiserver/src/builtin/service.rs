@@ -50,11 +50,29 @@ fn fill_service(service: &mut Value) {
     if kind == "LoadBalancer" {
         fill(spec, "allocateLoadBalancerNodePorts", true);
     }
-    fill_addresses(spec);
     for port in items(spec, "ports") {
         fill(port, "protocol", "TCP");
         let number = port.get("port").cloned().unwrap_or_default();
         fill(port, "targetPort", number);
+    }
+}
+
+/// An address has a family, and so has one that somebody gives later. Who is found without a selector may have either.
+fn fill_families(spec: &mut Map<String, Value>, kind: &str) {
+    if kind == "ExternalName" {
+        return;
+    }
+    let address = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_chosen = spec.get("selector").and_then(Value::as_object).is_some_and(|selector| !selector.is_empty());
+    let (families, policy) = match address.as_str() {
+        "None" if !is_chosen => (json!(["IPv4", "IPv6"]), "RequireDualStack"),
+        address if address.contains(':') => (json!(["IPv6"]), "SingleStack"),
+        _ => (json!(["IPv4"]), "SingleStack"),
+    };
+    let said = spec.get("ipFamilies").and_then(Value::as_array).map_or(0, Vec::len);
+    fill(spec, "ipFamilyPolicy", if said > 1 { "RequireDualStack" } else { policy });
+    if said == 0 {
+        spec.insert("ipFamilies".to_owned(), families);
     }
 }
 
@@ -72,6 +90,11 @@ fn fill_addresses(spec: &mut Map<String, Value>) {
 fn prepare(service: &mut Value, old: Option<&Value>) {
     if old.is_none() {
         service["status"] = json!({"loadBalancer": {}});
+    }
+    if let Some(spec) = service.as_object_mut().and_then(|service| object(service, "spec")) {
+        let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        fill_addresses(spec);
+        fill_families(spec, &kind);
     }
 }
 
@@ -139,9 +162,9 @@ fn check_ports(ports: &[Value], wrong: &mut Vec<Invalid>) {
 fn check_change(spec: &Value, old: Option<&Value>, wrong: &mut Vec<Invalid>) {
     let Some(old) = old else { return };
     let stays = text(old, "type") != "ExternalName" && text(spec, "type") != "ExternalName";
-    let had = text(old, "clusterIP");
-    if stays && !had.is_empty() && text(spec, "clusterIP") != had {
-        wrong.push(Invalid::value("spec.clusterIPs[0]", spec["clusterIPs"].clone(), "may not change once set"));
+    let (had, address) = (text(old, "clusterIP"), text(spec, "clusterIP"));
+    if stays && !had.is_empty() && address != had {
+        wrong.push(Invalid::value("spec.clusterIPs[0]", json!([address]), "may not change once set"));
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn bare(crd: &Value, window: &Arc<Window>) -> Arc<Kind> {
     let storage = list(&crd["spec"], "versions").iter().find(|version| version["storage"] == true);
     let nothing = Published::new(|| (String::new(), BTreeMap::new()));
     let mut kind = named(crd, storage.map(|version| text(version, "name")).unwrap_or_default(), nothing);
-    kind.custom = Some(Box::new(Custom { structural: None, window: window.clone(), ending: true, deprecation: None }));
+    kind.custom = Some(Box::new(Custom { structural: None, window: window.clone(), ending: true }));
     Arc::new(kind)
 }
 
@@ -111,13 +111,12 @@ fn kind(crd: &Value, version: &Value, structural: &Arc<Structural>, window: &Arc
     let label = |path: &Vec<String>| if own.contains(path) { path.join(".") } else { "\0".to_owned() };
     kind.selectable = window.paths().iter().map(|path| (label(path), path.clone())).collect();
     kind.conversion = conversion(crd, &kind, structural);
-    let deprecation = (version["deprecated"] == true).then(|| match version["deprecationWarning"].as_str() {
+    kind.deprecation = (version["deprecated"] == true).then(|| match version["deprecationWarning"].as_str() {
         Some(warning) => warning.to_owned(),
         None => format!("{} {} is deprecated", kind.api_version(), kind.kind),
     });
     let ending = is_terminating(crd);
-    kind.custom =
-        Some(Box::new(Custom { structural: Some(structural.clone()), window: window.clone(), ending, deprecation }));
+    kind.custom = Some(Box::new(Custom { structural: Some(structural.clone()), window: window.clone(), ending }));
     kind
 }
 

@@ -41,8 +41,6 @@ pub struct Custom {
     pub window: Arc<Window>,
     /// The definition is being deleted: nothing new may come.
     pub ending: bool,
-    /// What clients of this version are warned of.
-    pub deprecation: Option<String>,
 }
 
 /// What `metadata` may look like, in an object that has nothing else.

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::{
     answer::{with_code, write},
-    body, meta,
+    body,
+    kinds::Kind,
+    meta,
     negotiate::{Form, View},
     registry::{Outcome, Part, Written, about, is_terminating},
-    status::{Result, Status},
+    status::{About, Result, Status},
 };
 
 /// Stores the object of the body.
@@ -42,7 +44,7 @@ pub(super) fn answer(cx: &Context, form: Form, written: Written) -> Result<Respo
     Ok(with_code(response, code))
 }
 
-/// `pods/binding`: the scheduler's word on which node a Pod is to run.
+/// `pods/binding`, and `bindings` with the Pod's name: the scheduler's word on which node a Pod is to run.
 pub(super) async fn bind(cx: &Context, body: Body) -> Result<Response> {
     let write_options = cx.write_options("CreateOptions")?;
     let form = cx.form(|view| view == View::Whole)?;
@@ -52,26 +54,28 @@ pub(super) async fn bind(cx: &Context, body: Body) -> Result<Response> {
     if node.is_empty() {
         return Err(Status::bad_request("the binding names no node"));
     }
-    let name = &cx.target.name;
+    let pods = cx.server.kinds.core("pods");
+    let named = binding["metadata"]["name"].as_str().unwrap_or_default();
+    let name = if cx.target.name.is_empty() { named } else { cx.target.name.as_str() };
     let wrong: Vec<Invalid> =
         meta::dns_subdomain(&node).into_iter().map(|why| Invalid::value("target.name", node.as_str(), why)).collect();
     if !wrong.is_empty() {
         return Err(Status::invalid("", "Binding", name, &wrong));
     }
     let now = cx.server.registry.now();
-    let bound = |pod: &Value| bound(cx, pod, &binding["metadata"], &node, &now);
+    let bound = |pod: &Value| bound(&pods, pod, &binding["metadata"], &node, &now);
     cx.server
         .registry
-        .update(&cx.kind, cx.namespace(), name, Part::Binding, &write_options.options, |pod| bound(pod).map(Into::into))
+        .update(&pods, cx.namespace(), name, Part::Binding, &write_options.options, |pod| bound(pod).map(Into::into))
         .await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(with_code(write(form.media, &done)?, StatusCode::CREATED))
 }
 
 /// The Pod on its node, if it is the one that the scheduler saw.
-fn bound(cx: &Context, pod: &Value, seen: &Value, node: &str, now: &str) -> Result<Value> {
-    let name = &cx.target.name;
-    let conflict = |why: String| Err(Status::conflict(about(&cx.kind, name), why));
+fn bound(pods: &Kind, pod: &Value, seen: &Value, node: &str, now: &str) -> Result<Value> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let conflict = |why: String| Err(Status::conflict(About { resource: "pods/binding", ..about(pods, name) }, why));
     let current = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if is_terminating(pod) {
         return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));

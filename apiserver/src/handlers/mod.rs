@@ -84,8 +84,7 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
     let expires = subject.map(|subject| *subject.validity.end());
     let headers = parts.headers;
     let cx = Context { server, target, kind, user, query, headers, expires, record, notes: OnceLock::new() };
-    let custom = cx.kind.custom.as_ref();
-    if let Some(deprecation) = custom.and_then(|custom| custom.deprecation.as_ref()) {
+    if let Some(deprecation) = &cx.kind.deprecation {
         cx.warn(deprecation.clone());
     }
     let mut response = answered(cx.dispatch(body).await);

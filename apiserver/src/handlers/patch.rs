@@ -72,7 +72,10 @@ async fn change(cx: &Context, part: Part, media: &str, bytes: &Bytes, write: &Wr
 
 /// A patch that is an object. Fields that are written twice are complained of.
 pub(super) fn document(cx: &Context, bytes: &[u8], write: &Write) -> Result<Value> {
-    let decoded = body::json(bytes)?;
+    let decoded = body::json(bytes).map_err(|wrong| {
+        let why = wrong.message.strip_prefix("couldn't get version/kind; json parse error: ").map(str::to_owned);
+        Status::bad_request(format!("error decoding patch: {}", why.unwrap_or(wrong.message)))
+    })?;
     if !decoded.object.is_object() {
         return Err(patch::no_object(&decoded.object));
     }
@@ -119,7 +122,13 @@ async fn apply(cx: &Context, part: Part, bytes: &Bytes, write: &Write) -> Result
     let api_version = cx.kind.api_version();
     let applied = |live: Option<&Value>| {
         let (manager, force) = (write.options.manager.as_str(), write.force.unwrap_or(false));
-        let writer = Writer { manager, api_version: &api_version, subresource: part.subresource(), now: &now };
+        let writer = Writer {
+            manager,
+            api_version: &api_version,
+            subresource: part.subresource(),
+            now: &now,
+            blank: cx.kind.blank(),
+        };
         let mut object = patch::apply(live, &config, force, writer, reset(cx, part), cx.kind.schema())?;
         object["metadata"]["name"] = cx.target.name.clone().into();
         fit(cx, &mut object)?;

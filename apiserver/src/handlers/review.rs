@@ -7,7 +7,7 @@ use http::StatusCode;
 use onex_crds::Invalid;
 use serde_json::{Map, Value, json};
 
-use super::Context;
+use super::{Context, create};
 use crate::{
     answer::with_code,
     authn::{self, User},
@@ -19,6 +19,9 @@ use crate::{
 
 /// Answers the question of the body in its status.
 pub(super) async fn answer(cx: &Context, review: Review, body: Body) -> Result<Response> {
+    if review == Review::Binding {
+        return create::bind(cx, body).await;
+    }
     let options = cx.write_options("CreateOptions")?;
     let form = cx.form(|view| view == View::Whole)?;
     let mut question = cx.object(body, options.validation).await?;
@@ -41,6 +44,7 @@ pub(super) async fn answer(cx: &Context, review: Review, body: Body) -> Result<R
         Review::SelfSubjectRules => rules(cx, text(&spec["namespace"]))?,
         Review::SelfSubject => json!({"userInfo": shown(&cx.user)}),
         Review::Token => token(cx, spec)?,
+        Review::Binding => Value::Null, // heard above
     };
     question["status"] = status;
     if !question["metadata"].is_object() {

@@ -100,7 +100,8 @@ async fn apply(cx: &Context, write_options: &Write, bytes: &[u8]) -> Result<Resp
         put(&mut config, &paths.spec, replicas(cx, &scale)?.into());
     }
     let subresource = Part::Scale.subresource();
-    let writer = Writer { manager: &options.manager, api_version: &api_version, subresource, now: &now };
+    let writer =
+        Writer { manager: &options.manager, api_version: &api_version, subresource, now: &now, blank: cx.kind.blank() };
     let force = write_options.force.unwrap_or(false);
     let change = |old: &Value| {
         let object = patches::apply(Some(old), &config, force, writer, &[], cx.kind.schema())?;

@@ -43,10 +43,12 @@ fn changed(part: Part, old: &Value, wanted: &Value) -> Value {
         return wanted.clone();
     }
     let mut object = old.clone();
-    object["spec"]["finalizers"] = match &wanted["spec"]["finalizers"] {
-        Value::Null => Value::Array(Vec::new()),
-        finalizers => finalizers.clone(),
-    };
+    if let Some(spec) = object["spec"].as_object_mut() {
+        match wanted["spec"]["finalizers"].as_array().filter(|finalizers| !finalizers.is_empty()) {
+            Some(finalizers) => spec.insert("finalizers".to_owned(), finalizers.clone().into()),
+            None => spec.remove("finalizers"),
+        };
+    }
     for precondition in ["uid", "resourceVersion"] {
         if let Some(seen) = wanted["metadata"].get(precondition) {
             object["metadata"][precondition] = seen.clone();

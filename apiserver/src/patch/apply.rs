@@ -82,8 +82,9 @@ fn untyped(applied: &Value, problems: &[String]) -> Status {
         [one] => one.clone(),
         many => format!("errors:\n  {}", many.join("\n  ")),
     };
+    let core = if version.contains('/') { "" } else { "/" }; // as Go prints a version of the group without a name
     Status::plain(format!(
-        "failed to create typed patch object ({namespace}/{name}; {version}, Kind={kind}): {problems}"
+        "failed to create typed patch object ({namespace}/{name}; {core}{version}, Kind={kind}): {problems}"
     ))
 }
 
@@ -150,7 +151,7 @@ impl Outcome {
         Self { object, fields, difference }
     }
 
-    /// The record as it shall be. The writer's time moves only if something did.
+    /// The record as it shall be. The writer's time moves only if something did; who changed nothing yet has none.
     fn entries(&self, mut entries: Vec<Entry>, writer: Writer<'_>) -> Vec<Entry> {
         for entry in &mut entries {
             entry.fields.subtract(&self.difference.changed);
@@ -159,12 +160,16 @@ impl Outcome {
         let mut mine = Entry::new(writer, true);
         mine.fields = self.fields.clone();
         let before = entries.iter().position(|entry| entry.is(writer, true)).map(|at| entries.remove(at));
-        if let Some(before) = before
-            && self.difference.is_empty()
-            && before.fields == mine.fields
-            && before.api_version == mine.api_version
-        {
-            mine.time = before.time;
+        match before {
+            Some(before)
+                if self.difference.is_empty()
+                    && before.fields == mine.fields
+                    && before.api_version == mine.api_version =>
+            {
+                mine.time = before.time;
+            }
+            None if self.difference.is_empty() => mine.time = None,
+            _ => {}
         }
         entries.push(mine);
         entries

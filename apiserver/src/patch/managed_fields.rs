@@ -395,6 +395,8 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
     /// The time, as RFC 3339 in whole seconds.
     pub now: &'a str,
+    /// What an object of the kind says of itself before anything is written in it: nobody owns that.
+    pub blank: &'a Value,
 }
 
 /// What a manager owns through one operation.
@@ -536,7 +538,7 @@ pub fn record(
     if entries.is_empty() && old.is_some() {
         return None;
     }
-    let difference = tracked_difference(old, new, schema);
+    let difference = tracked_difference(old, new, writer, schema);
     printed(capped(take(entries, &difference, writer)))
 }
 
@@ -544,8 +546,8 @@ fn live_entries(live: Option<&Value>) -> Vec<Entry> {
     live.and_then(Value::as_array).and_then(|live| parsed(live)).unwrap_or_default()
 }
 
-fn tracked_difference(old: Option<&Value>, new: &Value, schema: &Schema) -> Difference {
-    let mut difference = Difference::between(old.unwrap_or(&Value::Object(Map::new())), new, schema);
+fn tracked_difference(old: Option<&Value>, new: &Value, writer: Writer<'_>, schema: &Schema) -> Difference {
+    let mut difference = Difference::between(old.unwrap_or(writer.blank), new, schema);
     difference.strip();
     difference
 }
@@ -558,7 +560,7 @@ fn amended(
     writer: Writer<'_>,
     schema: &Schema,
 ) -> Option<Value> {
-    let difference = tracked_difference(old, new, schema);
+    let difference = tracked_difference(old, new, writer, schema);
     if difference.is_empty() {
         return Some(live.into());
     }

@@ -1,6 +1,6 @@
 //! Each rule of the four patches, as a table where it can be one.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -295,7 +295,8 @@ mod strategic_patch {
 }
 
 fn writer(manager: &str) -> Writer<'_> {
-    Writer { manager, api_version: "v1", subresource: "", now: "2026-01-01T00:00:00Z" }
+    static BLANK: LazyLock<Value> = LazyLock::new(|| json!({}));
+    Writer { manager, api_version: "v1", subresource: "", now: "2026-01-01T00:00:00Z", blank: &BLANK }
 }
 
 fn later(manager: &str) -> Writer<'_> {
@@ -684,7 +685,7 @@ mod server_side_apply {
             assert_eq!((error.code, error.reason.as_ref()), (500, ""));
             assert_eq!(
                 error.message,
-                format!("failed to create typed patch object (default/x; v1, Kind=Thing): {problem}")
+                format!("failed to create typed patch object (default/x; /v1, Kind=Thing): {problem}")
             );
         }
         let mut managed = object(json!({}));

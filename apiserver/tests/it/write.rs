@@ -221,7 +221,7 @@ async fn a_pod_is_bound_only_as_it_was_seen_and_only_to_what_could_be_a_node() {
     let late = bind(json!({}), "n").await;
     assert_eq!(
         late.says(409),
-        r#"Operation cannot be fulfilled on pods "p": pod p is being deleted, cannot be assigned to a host"#
+        r#"Operation cannot be fulfilled on pods/binding "p": pod p is being deleted, cannot be assigned to a host"#
     );
     world.merge(&format!("{pods}/p"), json!({"metadata": {"finalizers": null}})).await.is(200);
     let again = world.post(pods, pod(Value::Null)).await.is(201);

@@ -3,3 +3,5 @@
 //! What is ours of them is in `e2e/suites`, each in its own language; `.ci/prepare tests` installs the rest.
 
 mod helm;
+mod javascript;
+mod python;

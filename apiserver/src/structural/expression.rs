@@ -68,6 +68,35 @@ fn twice_negated(text: &str) -> bool {
     text.match_indices('!').any(|(at, _)| text[at + 1..].trim_start().starts_with('!'))
 }
 
+/// The expression with the variable `name`, which is null where it is missing, as an optional value.
+pub fn with_optional(text: &str, name: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut made = String::with_capacity(2 * text.len());
+    let mut quote = None;
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let before = made.chars().next_back();
+        if quote.is_none() && rest.starts_with(name) {
+            let after = rest[name.len()..].chars().next();
+            if !before.is_some_and(|c| is_word(c) || c == '.') && !after.is_some_and(is_word) {
+                made.push_str(&format!("({name} == null ? optional.none() : optional.of({name}))"));
+                rest = &rest[name.len()..];
+                continue;
+            }
+        }
+        let mut taken = next.len_utf8();
+        match (quote, next) {
+            (None, '"' | '\'') => quote = Some(next),
+            (Some(_), '\\') => taken += rest[1..].chars().next().map_or(0, char::len_utf8),
+            (Some(open), _) if open == next => quote = None,
+            _ => {}
+        }
+        made.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    made
+}
+
 /// Does the work on a large stack of its own. What comes deep would take the stack of the request, and with it the whole
 /// server. Nothing, if it panics or there is no room for a stack.
 pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {

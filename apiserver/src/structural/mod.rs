@@ -17,6 +17,7 @@ mod defaults;
 mod definition;
 mod embedded;
 mod expression;
+mod fields;
 mod fill;
 mod formats;
 mod go;
@@ -38,8 +39,6 @@ use path::Path;
 #[derive(Debug)]
 pub struct Structural {
     root: Node,
-    /// The rules of all nodes, when there are any.
-    rules: Option<rules::Rules>,
     published: Value,
     topology: Arc<Schema>,
 }
@@ -69,14 +68,7 @@ impl Structural {
         let mut published = schema.clone();
         unfold(&mut published);
         let topology = Schema::compile(&published, &Value::Null);
-        let mut rules = None;
-        if root.ruled {
-            rules = rules::Rules::compile(schema, &root);
-            if rules.is_none() {
-                return Err(vec![Invalid::forbidden(at, "the rules cannot be compiled")]);
-            }
-        }
-        Ok(Self { root, rules, published, topology })
+        Ok(Self { root, published, topology })
     }
 
     /// Removes what the schema does not know, and answers the paths that were removed: `spec.foo`, `spec.list[2].bar`.
@@ -104,13 +96,13 @@ impl Structural {
             embedded::check(&self.root, object, &Path::Root(""), &mut wrong);
             wrong.extend(self.twice(object, old));
         }
-        if let Some(rules) = &self.rules {
+        if self.root.ruled {
             if wrong.iter().any(blocks_rules) {
                 let why = "some validation rules were not checked because the object was invalid; \
                            correct the existing errors to complete validation";
                 wrong.push(Invalid::value("<nil>", "null", why));
             } else {
-                rules.check(&self.root, object, old, &mut wrong);
+                rules::check(&self.root, object, old, &mut wrong);
             }
         }
         wrong

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::Value;
 
-use super::{formats::Format, pattern, rules::Rule};
+use super::{
+    formats::Format,
+    pattern,
+    rules::{Compiled, Rule},
+};
 
 /// What the schema says of one value.
 #[derive(Debug, Default)]
@@ -38,6 +42,8 @@ pub struct Node {
     pub junctions: Option<Box<Junctions>>,
     /// `x-kubernetes-validations`.
     pub rules: Vec<Rule>,
+    /// The same, ready to be asked.
+    pub compiled: Option<Compiled>,
     /// Whether there are rules here or below.
     pub ruled: bool,
     /// Whether there is a set, a map of items or an embedded object here or below.
@@ -167,6 +173,7 @@ impl Node {
             _ => None,
         };
         node.rules = Rule::all(schema);
+        node.compiled = Compiled::of(schema);
         if schema["items"].is_object() {
             node.items = Some(Box::new(Node::read(&schema["items"])));
         }

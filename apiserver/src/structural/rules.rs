@@ -6,13 +6,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kube_cel::{CompiledSchema, ErrorKind, ValidationError, Validator, compile_schema};
+use kube_cel::{CompiledSchema, ErrorKind, ValidationError, compile_schema, validate_compiled};
 use onex_crds::{Invalid, Problem};
 use serde_json::{Value, json};
 
 use super::{
     cost,
     expression::{self, Expression},
+    fields,
     node::Node,
     old::{self, Items},
     path::Path,
@@ -57,11 +58,11 @@ pub fn check_form(schema: &Value, at: &str, wrong: &mut Vec<Invalid>) {
         if is_enough(wrong) {
             return;
         }
-        check_rule(rule, &format!("{at}.x-kubernetes-validations[{index}]"), wrong);
+        check_rule(rule, schema, &format!("{at}.x-kubernetes-validations[{index}]"), wrong);
     }
 }
 
-fn check_rule(rule: &Value, at: &str, wrong: &mut Vec<Invalid>) {
+fn check_rule(rule: &Value, schema: &Value, at: &str, wrong: &mut Vec<Invalid>) {
     let text = |field: &str| rule[field].as_str().unwrap_or_default();
     let field = |name: &str| format!("{at}.{name}");
     if text("rule").trim().is_empty() {
@@ -72,7 +73,12 @@ fn check_rule(rule: &Value, at: &str, wrong: &mut Vec<Invalid>) {
         if text(name).trim().is_empty() {
             continue;
         }
-        if let Err(why) = expression::read(text(name)) {
+        let undefined = |read: &Expression| fields::undefined(&read.root, schema);
+        let why = match expression::read(text(name)) {
+            Err(why) => Some(why),
+            Ok(read) => undefined(&read).map(|field| format!("undefined field '{field}'")),
+        };
+        if let Some(why) = why {
             let what = if name == "rule" { "compilation failed" } else { "messageExpression compilation failed" };
             wrong.push(Invalid::value(field(name), text(name), format!("{what}: {why}")));
             return;
@@ -100,66 +106,142 @@ fn check_rule(rule: &Value, at: &str, wrong: &mut Vec<Invalid>) {
     }
 }
 
-/// The rules of a whole schema.
-pub struct Rules {
-    compiled: CompiledSchema,
-    /// Whether one of them needs a stack of its own.
-    deep: bool,
-}
+/// The rules of one node of a schema, compiled with the types of what is below it.
+pub struct Compiled(CompiledSchema);
 
-impl std::fmt::Debug for Rules {
+impl std::fmt::Debug for Compiled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Rules")
+        f.write_str("Compiled")
     }
 }
 
-impl Rules {
-    /// Compiles the rules of a schema in which nothing is wrong; nothing, if they cannot be compiled after all.
-    pub fn compile(schema: &Value, root: &Node) -> Option<Self> {
-        let compiled = expression::apart(|| compile_schema(schema))?;
-        Some(Self { compiled, deep: root.deep_rules() })
-    }
-
-    /// What the rules say of an object. Of what did not change, only rules about changes are asked.
-    pub fn check(&self, root: &Node, object: &Value, old: Option<&Value>, wrong: &mut Vec<Invalid>) {
-        let mut left = MOST_STEPS;
-        if let Err(too_much) = afford(root, object, old, &Path::Root(""), &mut left) {
-            wrong.push(too_much);
-            return;
-        }
-        // The library panics where it has nothing to say, and an object must not be able to make it.
-        let ask = || Validator::new().validate_compiled(&self.compiled, object, old);
-        let answer = if self.deep { expression::apart(ask) } else { catch_unwind(AssertUnwindSafe(ask)).ok() };
-        let Some(answer) = answer else {
-            wrong.push(Invalid::value("<nil>", "object", "a rule cannot be evaluated on this object"));
-            return;
-        };
-        let Err(errors) = answer else { return };
-        for error in errors.into_vec() {
-            if is_enough(wrong) {
-                return;
-            }
-            let speaks_of_changes = error.rule.contains("oldSelf");
-            let now = at(object, &error.field_path);
-            if let Some(old) = old
-                && !speaks_of_changes
-                && now.is_some()
-                && now == at(old, &error.field_path)
-            {
-                continue; // it was no better before, and nobody made it worse
-            }
-            wrong.push(invalid(error, now));
-        }
+impl Compiled {
+    /// Compiles the rules of a node in which nothing is wrong; nothing, if it has none.
+    pub fn of(schema: &Value) -> Option<Self> {
+        let rules = schema["x-kubernetes-validations"].as_array().filter(|rules| !rules.is_empty())?;
+        // The rules below are asked by themselves, of the old value that theirs was.
+        let mut alone = without_rules(schema);
+        alone["x-kubernetes-validations"] = rules.iter().map(|rule| with_optional(rule.clone())).collect();
+        expression::apart(|| compile_schema(&alone)).map(Self)
     }
 }
 
-fn invalid(error: ValidationError, value: Option<&Value>) -> Invalid {
-    let field = if error.field_path.is_empty() { "<nil>".to_owned() } else { error.field_path };
+/// A schema without its rules, and without defaults: those have been filled in.
+fn without_rules(schema: &Value) -> Value {
+    match schema {
+        Value::Object(fields) => {
+            let kept = fields.iter().filter(|(name, _)| *name != "x-kubernetes-validations" && *name != "default");
+            let below = |(name, value): (&String, &Value)| (name.clone(), without_rules(value));
+            Value::Object(kept.map(below).collect())
+        }
+        Value::Array(items) => items.iter().map(without_rules).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The library has null where an old value is optional and missing; rules expect an optional value.
+fn with_optional(mut rule: Value) -> Value {
+    if rule["optionalOldSelf"] == true {
+        for name in ["rule", "messageExpression"] {
+            if let Some(text) = rule[name].as_str() {
+                rule[name] = expression::with_optional(text, "oldSelf").into();
+            }
+        }
+    }
+    rule
+}
+
+/// What the rules of a schema say of an object. Of what did not change, only rules about changes are asked.
+pub fn check(root: &Node, object: &Value, old: Option<&Value>, wrong: &mut Vec<Invalid>) {
+    let mut found = Vec::new();
+    let ask = || {
+        let mut asked = Asked { steps: MOST_STEPS, wrong: &mut found };
+        if let Err(too_much) = asked.ask(root, object, old, &Path::Root("")) {
+            asked.wrong.push(too_much);
+        }
+    };
+    // The library panics where it has nothing to say, and an object must not be able to make it.
+    let answered = match root.deep_rules() {
+        true => expression::apart(ask),
+        false => catch_unwind(AssertUnwindSafe(ask)).ok(),
+    };
+    wrong.extend(found);
+    if answered.is_none() {
+        wrong.push(Invalid::value("<nil>", "object", "a rule cannot be evaluated on this object"));
+    }
+}
+
+/// A walk over an object and over what it was.
+struct Asked<'a> {
+    /// What the rules may still cost.
+    steps: u64,
+    wrong: &'a mut Vec<Invalid>,
+}
+
+impl Asked<'_> {
+    /// Asks the rules of a value and of all below; or says where what they may cost is used up.
+    fn ask(&mut self, node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>) -> Result<(), Invalid> {
+        if !node.ruled || value.is_null() || is_enough(self.wrong) {
+            return Ok(());
+        }
+        for rule in &node.rules {
+            let Some(rest) = self.steps.checked_sub(rule.steps(value, old)) else {
+                let why =
+                    "validation failed due to running out of cost budget, no further validation rules will be run";
+                return Err(Invalid::value(path.field(), type_name(Some(value)), why));
+            };
+            self.steps = rest;
+        }
+        if let Some(compiled) = &node.compiled
+            && let Err(errors) = validate_compiled(&compiled.0, value, old)
+        {
+            let is_unchanged = old.is_some_and(|old| old::equal(node, value, old));
+            for error in errors.into_vec() {
+                // It was no better before, and nobody made it worse.
+                if !is_unchanged || error.rule.contains("oldSelf") {
+                    self.wrong.push(invalid(error, value, path));
+                }
+            }
+        }
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    let old = old::field(old, node, name);
+                    match (node.properties.get(name), node.values()) {
+                        (Some(property), _) => self.ask(property, field, old, &Path::Field(path, name))?,
+                        (None, Some(values)) => self.ask(values, field, old, &Path::Key(path, name))?,
+                        (None, None) => {}
+                    }
+                }
+            }
+            Value::Array(list) => {
+                let Some(below) = &node.items else { return Ok(()) };
+                let known = Items::of(node, old);
+                for (index, item) in list.iter().enumerate() {
+                    let old = known.as_ref().and_then(|known| known.get(item));
+                    self.ask(below, item, old, &Path::Index(path, index))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// `below` is where the rule says that the field is, from the value that it is asked of.
+fn invalid(error: ValidationError, value: &Value, path: &Path<'_>) -> Invalid {
+    let below = error.field_path.trim_start_matches('.');
+    let field = match (path.field(), below) {
+        (field, "") => field,
+        (field, below) if field == "<nil>" => below.to_owned(),
+        (field, below) if below.starts_with('[') => format!("{field}{below}"),
+        (field, below) => format!("{field}.{below}"),
+    };
     let said = match error.kind {
         ErrorKind::ValidationFailure => error.message,
         _ => format!("{} evaluating rule: {}", error.message, error.rule),
     };
-    let name = type_name(value);
+    let name = type_name(at(value, below));
     match error.reason.as_deref() {
         Some("FieldValueForbidden") => Invalid::forbidden(field, said),
         Some("FieldValueRequired") => Invalid::required(field, said),
@@ -184,42 +266,6 @@ fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
         }
     }
     Some(value)
-}
-
-/// Takes what the rules may cost from what is left, or says where it is used up.
-fn afford(node: &Node, value: &Value, before: Option<&Value>, path: &Path<'_>, left: &mut u64) -> Result<(), Invalid> {
-    if !node.ruled || value.is_null() {
-        return Ok(());
-    }
-    for rule in &node.rules {
-        let Some(rest) = left.checked_sub(rule.steps(value, before)) else {
-            let why = "validation failed due to running out of cost budget, no further validation rules will be run";
-            return Err(Invalid::value(path.field(), type_name(Some(value)), why));
-        };
-        *left = rest;
-    }
-    match value {
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                let old = old::field(before, node, name);
-                match (node.properties.get(name), node.values()) {
-                    (Some(property), _) => afford(property, field, old, &Path::Field(path, name), left)?,
-                    (None, Some(values)) => afford(values, field, old, &Path::Key(path, name), left)?,
-                    (None, None) => {}
-                }
-            }
-        }
-        Value::Array(list) => {
-            let Some(below) = &node.items else { return Ok(()) };
-            let known = Items::of(node, before);
-            for (index, item) in list.iter().enumerate() {
-                let old = known.as_ref().and_then(|known| known.get(item));
-                afford(below, item, old, &Path::Index(path, index), left)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 /// The type of a value, by which rules show it.
@@ -249,7 +295,10 @@ mod tests {
     }
 
     fn refused(rule: Value) -> Vec<String> {
-        let schema = schema(json!({"type": "object", "x-kubernetes-validations": [rule]}));
+        // Anything may be there.
+        let spec =
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "x-kubernetes-validations": [rule]});
+        let schema = schema(spec);
         let wrong = Structural::compile(&schema, "s").err().unwrap_or_default();
         wrong.iter().map(ToString::to_string).collect()
     }
@@ -298,6 +347,49 @@ mod tests {
     }
 
     #[test]
+    fn what_an_item_was_is_found_by_its_keys() {
+        let item = json!({
+            "type": "object", "required": ["name"],
+            "properties": {"name": {"type": "string"}, "size": {"type": "integer"}},
+            "x-kubernetes-validations": [{"rule": "self.size >= oldSelf.size", "message": "it only grows"}],
+        });
+        let items = json!({"type": "array", "items": item, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]});
+        let values = json!({"type": "object", "additionalProperties": {"type": "integer", "x-kubernetes-validations": [
+            {"rule": "self >= oldSelf", "message": "it only grows"}]}});
+        let schema = schema(json!({"type": "object", "properties": {"items": items, "m": values}}));
+        let object = |items: &[(&str, i64)], m: Value| {
+            let items: Vec<Value> = items.iter().map(|(name, size)| json!({"name": name, "size": size})).collect();
+            json!({"spec": {"items": items, "m": m}})
+        };
+        let old = object(&[("a", 1), ("b", 5)], json!({"x": 2}));
+        // Another order, and one that is new.
+        assert_eq!(said(&schema, object(&[("c", 0), ("b", 6), ("a", 1)], json!({"y": 0})), Some(old.clone())), [""; 0]);
+        assert_eq!(
+            said(&schema, object(&[("b", 4), ("a", 1)], json!({"x": 1})), Some(old)),
+            [
+                "spec.items[0]: Invalid value: \"object\": it only grows",
+                "spec.m[x]: Invalid value: \"integer\": it only grows",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_old_value_may_be_optional() {
+        let schema = schema(
+            json!({"type": "object", "properties": {"size": {"type": "integer", "x-kubernetes-validations": [
+                {"rule": "!oldSelf.hasValue() || self >= oldSelf.value()", "optionalOldSelf": true, "message": "it only grows"},
+                {"rule": "oldSelf.orValue(self) + 10 >= self && 'oldSelf' != ''", "optionalOldSelf": true,
+                 "messageExpression": "'it was ' + string(oldSelf.orValue(0))"},
+            ]}}}),
+        );
+        let size = |size: i64| json!({"spec": {"size": size}});
+        assert_eq!(said(&schema, size(1), None), [""; 0]);
+        assert_eq!(said(&schema, size(2), Some(size(1))), [""; 0]);
+        assert_eq!(said(&schema, size(1), Some(size(2))), ["spec.size: Invalid value: \"integer\": it only grows"]);
+        assert_eq!(said(&schema, size(50), Some(size(2))), ["spec.size: Invalid value: \"integer\": it was 2"]);
+    }
+
+    #[test]
     fn what_was_no_better_before_is_forgiven() {
         let bad = json!({"spec": {"min": 3, "max": 2, "names": []}});
         assert_eq!(said(&range(), bad.clone(), Some(bad.clone())), [""; 0]);
@@ -314,6 +406,11 @@ mod tests {
             let wrong = refused(json!({ "rule": rule }));
             assert!(wrong.len() == 1 && wrong[0].contains("compilation failed"), "{rule}: {wrong:?}");
         }
+        let closed = schema(json!({"type": "object", "properties": {"a": {"type": "string"}},
+            "x-kubernetes-validations": [{"rule": "self.a == self.b"}]}));
+        let wrong = Structural::compile(&closed, "s").unwrap_err();
+        assert_eq!(wrong.len(), 1, "{wrong:?}");
+        assert!(wrong[0].to_string().ends_with("compilation failed: undefined field 'b'"), "{}", wrong[0]);
         assert_eq!(refused(json!({"rule": "true", "message": "a\nb"})).len(), 1);
         assert_eq!(refused(json!({"rule": "true", "reason": "Because"})).len(), 1);
         assert_eq!(refused(json!({"rule": "true", "fieldPath": "spec"})).len(), 1);

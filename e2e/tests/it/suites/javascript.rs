@@ -18,5 +18,11 @@ fn the_javascript_client_reads_writes_watches_and_informs_itself() {
     node.current_dir(home.path()).args(["--test", "--test-reporter=tap", "client.test.mjs"]);
     let said = Said::by("node --test".to_owned(), node);
     let count = |what: &str| said.out.lines().find_map(|line| line.strip_prefix(&format!("# {what} "))?.parse().ok());
-    assert_eq!((count("pass"), count("fail"), count("skipped")), (Some(8), Some(0), Some(0)), "{}{}", said.out, said.err);
+    assert_eq!(
+        (count("pass"), count("fail"), count("skipped")),
+        (Some(8), Some(0), Some(0)),
+        "{}{}",
+        said.out,
+        said.err
+    );
 }

@@ -257,7 +257,11 @@ impl Encoded {
         const USUAL_BYTES: usize = 2048;
         let mut raw = Vec::with_capacity(USUAL_BYTES);
         let mut metadata = None;
-        for (name, value) in object.as_object()? {
+        let fields = object.as_object()?;
+        // First what it is, as Kubernetes writes it, and as people read it.
+        let first = ["kind", "apiVersion"].into_iter().filter_map(|name| fields.get_key_value(name));
+        let others = fields.iter().filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion"));
+        for (name, value) in first.chain(others) {
             raw.push(if raw.is_empty() { b'{' } else { b',' });
             serde_json::to_writer(&mut raw, name).ok()?;
             raw.push(b':');

@@ -60,7 +60,9 @@ impl<'a> Walk<'a> {
                 self.field(schema, &select.field)
             }
             Expr::List(list) => {
-                list.elements.iter().for_each(|element| drop(self.schema_of(element)));
+                for element in &list.elements {
+                    self.schema_of(element);
+                }
                 None
             }
             Expr::Map(map) => {
@@ -106,7 +108,9 @@ impl<'a> Walk<'a> {
                     self.schema_of(&entry.key);
                     self.schema_of(&entry.value);
                 }
-                EntryExpr::StructField(field) => drop(self.schema_of(&field.value)),
+                EntryExpr::StructField(field) => {
+                    self.schema_of(&field.value);
+                }
             }
         }
     }

@@ -34,8 +34,8 @@ fn suites() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/python")
 }
 
-/// Runs pytest in a directory. Answers how many tests passed, and which did not.
-fn pytest(world: &World, directory: &Path, arguments: &[&str]) -> (usize, BTreeSet<String>) {
+/// Runs pytest in a directory. Answers how many tests passed, which did not, and all that it said.
+fn pytest(world: &World, directory: &Path, arguments: &[&str]) -> (usize, BTreeSet<String>, String) {
     let mut command = python(world);
     command.current_dir(directory).args(["-m", "pytest", "-q", "-rfE", "--tb=short", "-p", "onex_suites"]);
     command.args(["-p", "no:cacheprovider", "-o", "addopts=", "--timeout=60"]).args(arguments);
@@ -50,8 +50,7 @@ fn pytest(world: &World, directory: &Path, arguments: &[&str]) -> (usize, BTreeS
     let count = |line: &str| line.split(", ").find_map(|part| part.strip_suffix(" passed")?.parse().ok());
     let counted = |line: &str| count(line.split(" in ").next().unwrap_or_default());
     let passed = out.lines().rev().find_map(counted).unwrap_or_else(|| panic!("no test passed:\n{out}"));
-    println!("{out}"); // shown where this test fails
-    (passed, failed)
+    (passed, failed, out)
 }
 
 #[test]
@@ -61,8 +60,8 @@ fn the_dynamic_client_of_python_finds_a_cluster() {
     let mut find = python(&world);
     find.args(["-c", installed]);
     let directory = Said::by("where is the dynamic client".to_owned(), find).ok();
-    let (passed, failed) = pytest(&world, Path::new(directory.trim()), &["test_client.py", "test_discovery.py"]);
-    assert_eq!(failed, DYNAMIC_FAILS.map(str::to_owned).into());
+    let (passed, failed, out) = pytest(&world, Path::new(directory.trim()), &["test_client.py", "test_discovery.py"]);
+    assert_eq!(failed, DYNAMIC_FAILS.map(str::to_owned).into(), "{out}");
     assert!(passed >= 10, "{passed}");
 }
 
@@ -74,11 +73,11 @@ fn the_suite_of_kr8s_passes_where_no_container_has_to_run() {
     let stand_in = world.running_on(stand_in);
     stand_in.prints(|out| out.contains("ready"));
     let left_out = [&NEEDS_CONTAINERS[..], &NEEDS_CONTROLLERS[..], &NOT_ABOUT_US[..]].concat().join(" or ");
-    let (passed, failed) = pytest(
+    let (passed, failed, out) = pytest(
         &world,
         &tools().join("kr8s"),
         &["kr8s/tests/test_api.py", "kr8s/tests/test_objects.py", "-k", &format!("not ({left_out})")],
     );
-    assert_eq!(failed, BTreeSet::new());
+    assert_eq!(failed, BTreeSet::new(), "{out}");
     assert!(passed >= 140, "{passed}");
 }

@@ -103,8 +103,7 @@ impl Documents {
     /// Answers `/openapi/…`. `path` is what follows that, as segments; `seen` is `If-None-Match`.
     ///
     /// # Errors
-    /// 404 for a path or a version that is not served, 406 for a client that reads neither JSON nor, in version 2,
-    /// protobuf.
+    /// 404 for a path or a version that is not served, 406 for a client that reads no form of a document.
     pub fn answer(&self, path: &[&str], query: &str, accept: &str, seen: &str) -> Result<Response> {
         let printed = self.printed();
         match path {
@@ -113,10 +112,8 @@ impl Documents {
                 Some(JSON) => Ok(printed.v2().answer(JSON, seen)),
                 Some(_) => Ok(printed.v2_protobuf().answer(PROTOBUF, seen)),
             },
-            ["v3"] => {
-                acceptable(accept)?;
-                Ok(printed.index().answer(JSON, seen))
-            }
+            // The index is JSON whatever is asked for: Go's clients that speak protobuf ask for protobuf here too.
+            ["v3"] => Ok(printed.index().answer(JSON, seen)),
             ["v3", group @ ..] => {
                 acceptable(accept)?;
                 let path = group.join("/");

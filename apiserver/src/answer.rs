@@ -117,6 +117,28 @@ impl<'a> Answer<'a> {
         (self.form.media == Media::Protobuf).then(|| Messages::new(self.kind, self.form)).flatten()
     }
 
+    /// A list of what is watched in this form, without items: what a client needs to make a list of the state that a watch
+    /// begins with.
+    pub(crate) fn empty_list(&self) -> Result<Vec<u8>> {
+        let (metadata, version) = (json!({}), self.kind.api_version());
+        let list = match self.form.view {
+            View::Metadata(version) => table::partial_list(Vec::new(), metadata, version),
+            _ => json!({"kind": self.kind.list_kind, "apiVersion": version, "metadata": metadata, "items": []}),
+        };
+        let view = match self.form.view {
+            View::Metadata(version) => View::MetadataList(version),
+            other => other,
+        };
+        let listing = Answer { form: Form { view, ..self.form }, ..*self };
+        match listing.messages() {
+            Some(messages) => {
+                let head = messages.begin(&list["metadata"], 0).map_err(Status::internal)?;
+                Ok([&head, messages.end()].concat())
+            }
+            None => Ok(list.to_string().into_bytes()),
+        }
+    }
+
     /// How each event of a watch is shown; nothing if it is shown as the stored bytes.
     pub(crate) fn row(&self, view: View) -> Option<Row> {
         if view == View::Whole && self.kind.conversion.is_none() {

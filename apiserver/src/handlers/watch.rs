@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header};
 use rand::RngExt as _;
@@ -40,10 +41,13 @@ pub(super) async fn watch(cx: &Context) -> Result<Response> {
     let options = cx.list_options()?;
     let selection = cx.selection()?;
     let window = cx.server.registry.window(&cx.kind);
-    let row = cx.answer(form)?.row(form.view);
+    let answer = cx.answer(form)?;
+    let row = answer.row(form.view);
+    let announce = options.initial_events == Some(true) && options.bookmarks;
+    let announce = announce.then(|| answer.empty_list()).transpose()?.map(|list| STANDARD.encode(list));
     wait_for(cx, options.revision).await?;
     let media = frames.media();
-    let watcher = Watcher::start(cx, &options, selection, window, (frames, row));
+    let watcher = Watcher { announce, ..Watcher::start(cx, &options, selection, window, (frames, row)) };
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
         let piece = watcher.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(piece), watcher))
@@ -62,8 +66,8 @@ struct Watcher {
     row: Option<Row>,
     /// The synthetic beginning: the state that is sent first, and the last key that was sent.
     initial: Option<(Snapshot, Option<Arc<str>>)>,
-    /// A bookmark that says that the beginning is over.
-    announce: bool,
+    /// For a bookmark that says that the beginning is over: an empty list, to put the beginning into.
+    announce: Option<String>,
     cursor: u64,
     news: watch::Receiver<u64>,
     bookmarks: Option<Instant>,
@@ -110,7 +114,7 @@ impl Watcher {
             frames,
             row,
             initial: fresh.then_some((snapshot, None)),
-            announce: options.initial_events == Some(true) && options.bookmarks,
+            announce: None,
             cursor,
             news,
             bookmarks: options.bookmarks.then(|| Instant::now() + BOOKMARKS),
@@ -186,7 +190,7 @@ impl Watcher {
                 {
                     self.cursor = up_to;
                 }
-                Some(self.bookmark(false))
+                Some(self.bookmark(None))
             }
         }
     }
@@ -209,8 +213,8 @@ impl Watcher {
         }
         if !complete {
             self.initial = Some((snapshot, after));
-        } else if self.announce {
-            piece.extend_from_slice(&self.bookmark(true));
+        } else if let Some(list) = self.announce.take() {
+            piece.extend_from_slice(&self.bookmark(Some(list)));
         }
         (!piece.is_empty()).then(|| piece.freeze())
     }
@@ -263,10 +267,12 @@ impl Watcher {
         Some(told(&self.frames, self.row.as_mut(), change, item, event.revision))
     }
 
-    fn bookmark(&mut self, initial_events_end: bool) -> Bytes {
+    /// A bookmark; with an empty list, the one at the end of the beginning.
+    fn bookmark(&mut self, list: Option<String>) -> Bytes {
         let mut metadata = json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
-        if initial_events_end {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        if let Some(list) = list {
+            metadata["annotations"] =
+                json!({"k8s.io/initial-events-end": "true", "kubernetes.io/initial-events-list-blueprint": list});
         }
         let object = match &mut self.row {
             Some(row) => row.bookmark(metadata),

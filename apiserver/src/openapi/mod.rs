@@ -416,9 +416,10 @@ mod tests {
         let code = |path: &[&str], accept: &str| documents.answer(path, "", accept, "").unwrap_err().code;
         assert_eq!(code(&["v3", "apis", "nowhere", "v1"], ""), 404);
         assert_eq!(code(&["v4"], ""), 404);
-        assert_eq!(code(&["v3"], "text/html"), 406);
+        assert_eq!(code(&["v3", "api", "v1"], "text/html"), 406);
         assert_eq!(code(&["v2"], "text/html"), 406);
-        assert!(documents.answer(&["v3"], "", "application/cbor, */*", "").is_ok());
+        assert!(documents.answer(&["v3", "api", "v1"], "", "application/cbor, */*", "").is_ok());
+        assert!(documents.answer(&["v3"], "", "text/html", "").is_ok(), "which leaves no choice");
     }
 
     #[tokio::test]

@@ -111,7 +111,7 @@ async fn what_is_not_served_is_refused_with_the_list_of_what_is() {
     accept(&format!("{MAPS}/a"), "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").await.is(406);
     assert_eq!(accept(&format!("{MAPS}/a"), metadata).await.is(200)["kind"], "PartialObjectMetadata");
     assert_eq!(accept(MAPS, "application/json; charset=utf-8; profile=x").await.is(200)["kind"], "ConfigMapList");
-    accept("/openapi/v3/api/v1", "application/vnd.kubernetes.protobuf").await.is(406);
+    accept("/openapi/v3/api/v1", "text/html").await.is(406);
     accept("/openapi/v3", "application/vnd.kubernetes.protobuf").await.is(200); // which leaves no choice
     let patch = world.send(Method::PATCH, &format!("{MAPS}/a"), &[("content-type", "text/plain")], "{}").await;
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Answers in protobuf, as client-go asks for them. What they say is what JSON says.
 
 use axum::body::Body;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{Method, header};
 use onex_apiserver::{Settings, protobuf::decode};
 use prost::encoding::{WireType, decode_key, decode_varint};
@@ -227,7 +228,10 @@ async fn a_watch_in_protobuf_tells_what_a_watch_in_json_tells() {
         }
     };
     assert_eq!(bookmark["kind"], "ConfigMap");
-    assert_eq!(bookmark["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    let annotations = &bookmark["metadata"]["annotations"];
+    assert_eq!(annotations["k8s.io/initial-events-end"], "true");
+    let list = STANDARD.decode(annotations["kubernetes.io/initial-events-list-blueprint"].as_str().unwrap()).unwrap();
+    assert!(list.starts_with(b"k8s\0") && list.windows(13).any(|word| word == b"ConfigMapList"), "{list:?}");
     world.delete(&format!("{MAPS}/a"), Value::Null).await.is(200);
     let (change, object) = event(&mut binary, &mut buffer).await.unwrap();
     assert_eq!((change.as_str(), &object["metadata"]["name"]), ("DELETED", &json!("a")));

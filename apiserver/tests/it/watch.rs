@@ -1,5 +1,6 @@
 //! Watches.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::world::{MAPS, SETS, TABLE, World, labelled, map, set};
@@ -50,7 +51,11 @@ async fn a_watch_list_says_when_its_beginning_is_over() {
     let bookmark = watch.next().await.unwrap();
     assert_eq!(bookmark["type"], "BOOKMARK");
     assert_eq!(bookmark["object"]["kind"], "ConfigMap");
-    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    let annotations = &bookmark["object"]["metadata"]["annotations"];
+    assert_eq!(annotations["k8s.io/initial-events-end"], "true");
+    let list = STANDARD.decode(annotations["kubernetes.io/initial-events-list-blueprint"].as_str().unwrap()).unwrap();
+    let list: Value = serde_json::from_slice(&list).unwrap();
+    assert_eq!(list, json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {}, "items": []}));
     world.post(MAPS, map("b")).await.is(201);
     assert_eq!(watch.told().await, "ADDED b");
     world.get(&format!("{MAPS}?watch=true&sendInitialEvents=true")).await.is(422);

@@ -46,6 +46,9 @@ pub fn kind() -> Kind {
 }
 
 fn fill_pod(pod: &mut Value) {
+    if let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) {
+        fill_addresses(status);
+    }
     let Some(spec) = pod.as_object_mut().and_then(|pod| object(pod, "spec")) else { return };
     fill_spec(spec);
     fill(spec, "enableServiceLinks", true);
@@ -60,6 +63,18 @@ fn fill_pod(pod: &mut Value) {
                 request_limits(resources);
             }
         }
+    }
+}
+
+/// Whoever reports one address reports a list of one: EndpointSlices are made of the list. Where the two differ, the one is
+/// right, as it is of those who do not know the list.
+fn fill_addresses(status: &mut Map<String, Value>) {
+    let known = |address: &Value| address.as_str().is_some_and(|address| !address.is_empty());
+    let first = status.get("podIPs").map(|list| list[0]["ip"].clone()).unwrap_or_default();
+    match status.get("podIP").cloned().filter(known) {
+        Some(one) if one != first => drop(status.insert("podIPs".to_owned(), json!([{"ip": one}]))),
+        None if known(&first) => drop(status.insert("podIP".to_owned(), first)),
+        _ => {}
     }
 }
 
@@ -165,6 +180,28 @@ mod tests {
 
     fn pod(spec: Value) -> Value {
         filled(&kind(), json!({"metadata": {"name": "a"}, "spec": spec}))
+    }
+
+    #[test]
+    fn the_address_of_a_pod_is_the_first_of_its_addresses() {
+        for (status, one, all) in [
+            (json!({"podIP": "10.0.0.1"}), json!("10.0.0.1"), json!([{"ip": "10.0.0.1"}])),
+            (
+                json!({"podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "::1"}]}),
+                json!("10.0.0.2"),
+                json!([{"ip": "10.0.0.2"}]),
+            ),
+            (
+                json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "::1"}]}),
+                json!("10.0.0.1"),
+                json!([{"ip": "10.0.0.1"}, {"ip": "::1"}]),
+            ),
+            (json!({"podIP": ""}), json!(""), Value::Null),
+        ] {
+            let mut pod = json!({"metadata": {"name": "a"}, "status": status});
+            (kind().hooks.fill)(&mut pod);
+            assert_eq!((&pod["status"]["podIP"], &pod["status"]["podIPs"]), (&one, &all));
+        }
     }
 
     fn complaints(pod: &Value, old: Option<&Value>) -> Vec<String> {

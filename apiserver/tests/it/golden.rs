@@ -90,6 +90,14 @@ fn settled(field: &str, value: &Value) -> Value {
     match value {
         Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), settled(name, value))).collect(),
         Value::Array(cells) if field == "cells" => cells.iter().map(cell).collect(),
+        // They come in the order of their times, which may be those of one second or of two.
+        Value::Array(managers) if field == "managedFields" => {
+            let mut managers: Vec<Value> = managers.iter().map(|entry| settled("", entry)).collect();
+            let text = |entry: &Value, part: &str| entry[part].as_str().unwrap_or_default().to_owned();
+            let who = |entry: &Value| ["operation", "manager", "subresource"].map(|part| text(entry, part));
+            managers.sort_by_key(who);
+            managers.into()
+        }
         Value::Array(items) => items.iter().map(|item| settled("", item)).collect(),
         Value::String(text) => words(text).into(),
         other => other.clone(),

@@ -69,7 +69,7 @@ pub fn kind() -> Kind {
 }
 
 /// The first two metrics as `what: now/wanted`, and how many more there are.
-fn targets(hpa: &Value) -> String {
+pub fn targets(hpa: &Value) -> String {
     let (wanted, seen) = (list(&hpa["spec"], "metrics"), list(&hpa["status"], "currentMetrics"));
     let shown: Vec<String> = wanted
         .iter()

@@ -7,6 +7,7 @@ pub mod admissionregistration;
 pub mod apiservices;
 pub mod apps;
 pub mod autoscaling;
+pub mod autoscaling_v1;
 pub mod batch;
 pub mod certificates;
 mod columns;
@@ -60,6 +61,7 @@ pub fn kinds() -> Vec<Kind> {
     kinds.extend(apps::kinds());
     kinds.extend(batch::kinds());
     kinds.push(autoscaling::kind());
+    kinds.push(autoscaling_v1::kind());
     kinds.push(policy::kind());
     kinds.extend(networking::kinds());
     kinds.extend(storage_classes::kinds());

@@ -342,3 +342,29 @@ async fn every_group_that_is_served_has_its_local_service_and_gets_it_back() {
         "groupPriorityMinimum": 100, "versionPriority": 100, "service": {"name": "metrics-server", "namespace": "kube-system"}}});
     assert!(world.post(SERVICES, foreign).await.says(422).contains("spec.service: Forbidden"));
 }
+
+#[tokio::test]
+async fn an_autoscaler_is_one_and_the_same_in_both_versions() {
+    let world = World::new().await;
+    let [old, new] = ["v1", "v2"].map(|v| format!("/apis/autoscaling/{v}/namespaces/default/horizontalpodautoscalers"));
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+    let spec = json!({"maxReplicas": 3, "scaleTargetRef": target, "targetCPUUtilizationPercentage": 60});
+    let made = world.post(&old, json!({"metadata": {"name": "h"}, "spec": spec})).await.is(201);
+    assert_eq!(
+        (&made["apiVersion"], &made["spec"]["targetCPUUtilizationPercentage"]),
+        (&json!("autoscaling/v1"), &json!(60))
+    );
+    let seen = world.get(&format!("{new}/h")).await.is(200);
+    assert_eq!(seen["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 60);
+    assert_eq!(seen["metadata"]["uid"], made["metadata"]["uid"]);
+    let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "1Gi"}}});
+    world.merge(&format!("{new}/h"), json!({"spec": {"metrics": [memory]}})).await.is(200);
+    // Who knows only the old version changes nothing else.
+    world.merge(&format!("{old}/h"), json!({"spec": {"maxReplicas": 5}})).await.is(200);
+    let seen = world.get(&format!("{new}/h")).await.is(200);
+    assert_eq!((&seen["spec"]["maxReplicas"], &seen["spec"]["metrics"]), (&json!(5), &json!([memory])));
+    assert_eq!(world.get("/apis/autoscaling").await.is(200)["preferredVersion"]["version"], "v2");
+    let table = world.table(&old).await.is(200);
+    assert_eq!(table["rows"][0]["cells"][2], "memory: <unknown>/1Gi");
+    assert_eq!(world.post(&old, json!({"metadata": {"name": "i"}, "spec": {"maxReplicas": 0}})).await.code, 422);
+}

@@ -241,8 +241,11 @@ fn legacy_resources(kind: &Kind) -> Vec<Value> {
     let identity = format!("{}/{}/{}", kind.group, kind.version, kind.kind);
     let mut main = json!({
         "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
-        "verbs": kind.verbs(), "storageVersionHash": STANDARD.encode(&Sha256::digest(identity)[..8]),
+        "verbs": kind.verbs(),
     });
+    if kind.review.is_none() {
+        main["storageVersionHash"] = STANDARD.encode(&Sha256::digest(identity)[..8]).into();
+    }
     if !kind.short_names.is_empty() {
         main["shortNames"] = json!(kind.short_names);
     }

@@ -48,6 +48,8 @@ pub struct Kind {
     pub subresources: Vec<Subresource>,
     /// Strategic merge patch is accepted (compiled-in kinds).
     pub strategic: bool,
+    /// Who writes the status may write labels too, as kubelets do.
+    pub labels_by_status: bool,
     /// The printed columns; the first is the name.
     pub columns: Vec<Column>,
     /// Fields that `fieldSelector` knows besides `metadata.name` and `metadata.namespace`: the label, and the path.
@@ -282,6 +284,7 @@ impl Kind {
             scale: None,
             subresources: Vec::new(),
             strategic: true,
+            labels_by_status: false,
             columns: crate::table::usual_columns(),
             selectable: Vec::new(),
             prefix: format!("/registry/{plural}/"),

@@ -427,7 +427,7 @@ fn is_qualified(name: &str) -> bool {
 }
 
 fn too_long(text: &str, most: usize) -> Vec<String> {
-    if text.len() > most { vec![format!("must be no more than {most} bytes")] } else { Vec::new() }
+    if text.len() > most { vec![format!("must be no more than {most} characters")] } else { Vec::new() }
 }
 
 /// Kubernetes' sentence for a text that does not match a regular expression, odd spaces included.

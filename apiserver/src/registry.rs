@@ -721,7 +721,7 @@ pub(crate) fn keep(kind: &Kind, part: Part, old: &Value, object: &mut Value) -> 
             if kind.custom.is_some() {
                 object["metadata"] = old["metadata"].clone();
             }
-            for field in ["labels", "ownerReferences"] {
+            for field in ["labels", "ownerReferences"].into_iter().skip(usize::from(kind.labels_by_status)) {
                 copy(&old["metadata"], &mut object["metadata"], field);
             }
         }
@@ -778,7 +778,8 @@ fn copy(from: &Value, to: &mut Value, field: &str) {
 /// An update must say which version it is of. Kubernetes prints the version that is missing as Go prints a `uint64`.
 fn unversioned(kind: &Kind, name: &str) -> Status {
     let cause = Invalid::value("metadata.resourceVersion", 0, "must be specified for an update");
-    let mut status = Status::invalid(&kind.group, &kind.kind, name, &[cause]);
+    // Kubernetes names the resource here, where it names the kind everywhere else.
+    let mut status = Status::invalid(&kind.group, &kind.plural, name, &[cause]);
     status.message = status.message.replacen("value: 0:", "value: 0x0:", 1);
     status.details["causes"][0]["message"] = "Invalid value: 0x0: must be specified for an update".into();
     status

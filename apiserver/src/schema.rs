@@ -68,6 +68,8 @@ pub enum Shape {
 pub struct Object {
     /// The Go-like name of the type, as error messages say it: `MinerSetSpec`.
     pub name: String,
+    /// The Go-like package of a type that has one: `v1`.
+    pub package: String,
     /// The fields.
     pub properties: BTreeMap<String, Arc<Schema>>,
     /// Fields that must be there.
@@ -155,7 +157,10 @@ fn compile(published: &Value, definitions: &Value, path: &mut Vec<String>) -> Sc
         path.pop();
         let go_name = name.rsplit('.').next().unwrap_or_default();
         match (&mut schema.shape, go_name) {
-            (Shape::Object(object), _) => object.name = go_name.to_owned(),
+            (Shape::Object(object), _) => {
+                object.name = go_name.to_owned();
+                object.package = name.rsplit('.').nth(1).unwrap_or_default().to_owned();
+            }
             // What these read is narrower than what they publish.
             (Shape::String(format), "MicroTime") => *format = MICRO_TIME.to_owned(),
             (_, "Quantity") => schema.quantity = true,
@@ -332,6 +337,9 @@ fn walk(value: &mut Value, schema: &Schema, path: &mut Vec<String>, owner: &str,
             if decoded.wrong.is_none() {
                 decoded.wrong = quantity::unreadable(found);
             }
+            if let Some(written) = quantity::canonical(found) {
+                *found = written.into();
+            }
         }
         (Shape::Boolean, Value::Bool(_))
         | (Shape::Number, Value::Number(_))
@@ -489,7 +497,8 @@ fn type_error(found: &Value, shape: &Shape, path: &[String], owner: &str) -> Str
 fn go_type(shape: &Shape) -> String {
     match shape {
         Shape::Any => "interface {}".to_owned(),
-        Shape::Object(object) => object.name.clone(),
+        Shape::Object(object) if object.package.is_empty() => object.name.clone(),
+        Shape::Object(object) => format!("{}.{}", object.package, object.name),
         Shape::Map(values) => format!("map[string]{}", go_type(&values.shape)),
         Shape::List(items, _) => format!("[]{}", go_type(&items.shape)),
         Shape::String(format) if matches!(format.as_str(), "date-time" | MICRO_TIME) => "time.Time".to_owned(),

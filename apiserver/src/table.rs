@@ -30,7 +30,9 @@ impl Include {
             None | Some("" | "Metadata") => Ok(Self::Metadata),
             Some("None") => Ok(Self::None),
             Some("Object") => Ok(Self::Object),
-            Some(other) => Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+            Some(other) => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+            ))),
         }
     }
 }
@@ -197,7 +199,7 @@ fn cell(column: &Column, object: &Value, now: i64) -> Value {
 /// A `Table`. `metadata` is a list's: resourceVersion, continue, remainingItemCount; for one object and for watch events
 /// only the resourceVersion. Without `headers` there are no column definitions: the later events of a watch.
 pub fn table(kind: &Kind, rows: Vec<Value>, metadata: Value, version: MetaVersion, headers: bool) -> Value {
-    let definitions = if headers { definitions(kind) } else { Value::Array(Vec::new()) };
+    let definitions = if headers { definitions(kind) } else { Value::Null };
     json!({
         "kind": "Table", "apiVersion": version.api_version(), "metadata": metadata,
         "columnDefinitions": definitions, "rows": rows,
@@ -461,7 +463,7 @@ mod tests {
         let partial =
             json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]});
         assert_eq!(row(Include::parse(None).unwrap()), partial);
-        assert_eq!(Include::parse(Some("All")).unwrap_err().message, "unrecognized includeObject value: \"All\"");
+        assert_eq!(Include::parse(Some("All")).unwrap_err().code, 400);
     }
 
     #[test]
@@ -472,7 +474,7 @@ mod tests {
         let now = seconds(&json!("2026-01-01T00:05:00Z")).unwrap();
         insta::assert_json_snapshot!(table_of(&kind, &object, Include::Metadata, MetaVersion::V1, true, now));
         let later = table_of(&kind, &object, Include::None, MetaVersion::V1beta1, false, now);
-        assert_eq!(later["columnDefinitions"], json!([]));
+        assert_eq!(later["columnDefinitions"], Value::Null);
         assert_eq!(later["apiVersion"], "meta.k8s.io/v1beta1");
     }
 

@@ -53,7 +53,7 @@ pub const SUBDOMAIN_LENGTH: usize = 253;
 /// Why `name` is not an RFC 1123 subdomain, in the words of Kubernetes.
 pub fn not_a_subdomain(name: &str) -> Option<String> {
     if name.len() > SUBDOMAIN_LENGTH {
-        return Some(format!("must be no more than {SUBDOMAIN_LENGTH} bytes"));
+        return Some(format!("must be no more than {SUBDOMAIN_LENGTH} characters"));
     }
     (!name.split('.').all(is_dns_word)).then(|| {
         "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
@@ -66,7 +66,7 @@ pub fn not_a_subdomain(name: &str) -> Option<String> {
 /// Why `name` is not an RFC 1123 label, in the words of Kubernetes.
 pub fn not_a_label(name: &str) -> Option<String> {
     if name.len() > LABEL_LENGTH {
-        return Some(format!("must be no more than {LABEL_LENGTH} bytes"));
+        return Some(format!("must be no more than {LABEL_LENGTH} characters"));
     }
     (!is_dns_word(name)).then(|| {
         "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
@@ -79,7 +79,7 @@ pub fn not_a_label(name: &str) -> Option<String> {
 /// Why `name` cannot be the name of a Service (an RFC 1035 label), in the words of Kubernetes.
 pub fn not_a_service_name(name: &str) -> Option<String> {
     if name.len() > LABEL_LENGTH {
-        return Some(format!("must be no more than {LABEL_LENGTH} bytes"));
+        return Some(format!("must be no more than {LABEL_LENGTH} characters"));
     }
     (!is_dns_word(name) || name.starts_with(|first: char| first.is_ascii_digit())).then(|| {
         "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
@@ -92,7 +92,7 @@ pub fn not_a_service_name(name: &str) -> Option<String> {
 /// Why `value` cannot be the value of a label, in the words of Kubernetes.
 pub fn not_a_label_value(value: &str) -> Option<String> {
     if value.len() > LABEL_LENGTH {
-        return Some(format!("must be no more than {LABEL_LENGTH} bytes"));
+        return Some(format!("must be no more than {LABEL_LENGTH} characters"));
     }
     (!value.is_empty() && !is_word(value)).then(|| {
         "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start \
@@ -121,7 +121,7 @@ pub fn not_a_qualified_name(key: &str) -> Option<String> {
         return Some("name part must be non-empty".to_owned());
     }
     if name.len() > LABEL_LENGTH {
-        return Some(format!("name part must be no more than {LABEL_LENGTH} bytes"));
+        return Some(format!("name part must be no more than {LABEL_LENGTH} characters"));
     }
     (!is_word(name)).then(|| {
         "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \

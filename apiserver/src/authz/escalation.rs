@@ -5,7 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Asked, Authorizer, MASTERS, Rule, rules::uncovered};
+use super::{
+    Asked, Authorizer, MASTERS, Rule,
+    rules::{together, uncovered},
+};
 use crate::{
     admission::{Operation, Review, Validate},
     authn::User,
@@ -104,7 +107,7 @@ impl Escalation {
 
     fn hold(&self, review: &Review<'_>, object: &Value, wanted: &[Rule], instead: &str) -> Result<()> {
         let (owned, lacking) = self.0.rules(review.user, review.namespace);
-        let missing = uncovered(&owned, wanted);
+        let missing = together(uncovered(&owned, wanted));
         if missing.is_empty() {
             return Ok(());
         }

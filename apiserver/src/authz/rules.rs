@@ -1,5 +1,7 @@
 //! What a role allows.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::Asked;
@@ -115,7 +117,8 @@ impl Rule {
             ("Verbs", &self.verbs),
         ];
         let fields = fields.into_iter().filter(|(_, values)| !values.is_empty());
-        let shown: Vec<String> = fields.map(|(name, values)| format!("{name}:{values:?}")).collect();
+        let texts = |values: &[String]| values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(" ");
+        let shown: Vec<String> = fields.map(|(name, values)| format!("{name}:[{}]", texts(values))).collect();
         format!("{{{}}}", shown.join(", "))
     }
 
@@ -131,6 +134,20 @@ impl Rule {
             (false, json!({"verbs": self.verbs, "nonResourceURLs": self.paths}))
         }
     }
+}
+
+/// What may be done with the same resources as one rule, in the order in which rules are shown.
+pub(crate) fn together(pieces: Vec<Rule>) -> Vec<Rule> {
+    let mut verbs: BTreeMap<(Vec<String>, Vec<String>), Vec<String>> = BTreeMap::new();
+    let (simple, mut rules): (Vec<Rule>, Vec<Rule>) =
+        pieces.into_iter().partition(|rule| rule.names.is_empty() && rule.paths.is_empty());
+    for rule in simple {
+        verbs.entry((rule.groups, rule.resources)).or_default().extend(rule.verbs);
+    }
+    let simple = verbs.into_iter();
+    rules.extend(simple.map(|((groups, resources), verbs)| Rule { verbs, groups, resources, ..Rule::default() }));
+    rules.sort_by_cached_key(Rule::shown);
+    rules
 }
 
 /// Those of `wanted` that `owned` do not cover, in pieces.

@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::{fill, items, kubernetes, list, refuse, refuse_unsupported, text};
+use super::{fill, go, items, kubernetes, list, refuse, refuse_unsupported, text};
 use crate::{
     kinds::{Cell, Hooks, Kind},
     meta,
@@ -25,6 +25,7 @@ pub fn kinds() -> Vec<Kind> {
     validating.hooks = Hooks { fill: |object| fill_webhooks(object, false), check, ..Hooks::default() };
     for kind in [&mut mutating, &mut validating] {
         kind.namespaced = false;
+        kind.categories = vec!["api-extensions".to_owned()];
         kind.generation = true;
         kind.columns = vec![
             name_column(),
@@ -136,7 +137,7 @@ fn check_rule(rule: &Value, at: &str, wrong: &mut Vec<Invalid>) {
         }
         if words.len() > 1 && words.contains(&"*") {
             let why = format!("if '*' is present, must not specify other {others}");
-            wrong.push(Invalid::value(field.clone(), json!(words), why));
+            wrong.push(Invalid::printed(field.clone(), go::strings(&json!(words)), why));
         }
         for (index, word) in words.iter().enumerate() {
             if is_enough(wrong) {
@@ -187,11 +188,11 @@ fn check_resources(resources: &[&str], field: &str, wrong: &mut Vec<Invalid>) {
     }
     if resources.len() > 1 && resources.contains(&"*/*") {
         let why = "if '*/*' is present, must not specify other resources";
-        wrong.push(Invalid::value(field, json!(resources), why));
+        wrong.push(Invalid::printed(field, go::strings(&json!(resources)), why));
     }
     if resources.contains(&"*") && resources.iter().any(|resource| *resource != "*" && !resource.contains('/')) {
         let why = "if '*' is present, must not specify other resources without subresources";
-        wrong.push(Invalid::value(field, json!(resources), why));
+        wrong.push(Invalid::printed(field, go::strings(&json!(resources)), why));
     }
 }
 
@@ -289,7 +290,7 @@ fn check_versions(versions: &[Value], field: &str, wrong: &mut Vec<Invalid>) {
     }
     if !seen.contains("v1") && !seen.contains("v1beta1") {
         let why = "must include at least one of v1, v1beta1";
-        wrong.push(Invalid::value(field, json!(versions), why));
+        wrong.push(Invalid::printed(field, go::strings(&json!(versions)), why));
     }
 }
 
@@ -347,7 +348,7 @@ mod tests {
             ),
             (
                 json!({"admissionReviewVersions": ["v9"]}),
-                "webhooks[0].admissionReviewVersions: Invalid value: \"array\": must include at least one of v1, v1beta1",
+                "webhooks[0].admissionReviewVersions: Invalid value: []string{\"v9\"}: must include at least one of v1, v1beta1",
             ),
             (
                 json!({"clientConfig": {}}),
@@ -367,7 +368,7 @@ mod tests {
             ),
             (
                 json!({"rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["v1", "*"], "resources": ["a"]}]}),
-                "webhooks[0].rules[0].apiVersions: Invalid value: \"array\": if '*' is present, must not specify other API versions",
+                "webhooks[0].rules[0].apiVersions: Invalid value: []string{\"v1\", \"*\"}: if '*' is present, must not specify other API versions",
             ),
             (
                 json!({"rules": [{"operations": ["PATCH"], "apiGroups": ["*"], "apiVersions": ["v1"], "resources": ["a"]}]}),

@@ -54,9 +54,22 @@ fn namespace() -> Kind {
         fill: name_namespace,
         prepare: prepare_namespace,
         held: |namespace| !list(&namespace["spec"], "finalizers").is_empty(),
+        check: check_namespace,
         ..Hooks::default()
     };
     kind
+}
+
+fn check_namespace(namespace: &Value, _: Option<&Value>) -> Vec<Invalid> {
+    let mut wrong = Vec::new();
+    for name in list(&namespace["spec"], "finalizers").iter().filter_map(Value::as_str) {
+        refuse("spec.finalizers", name, meta::qualified_name(name), &mut wrong);
+        if !name.contains('/') && name != "kubernetes" {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            wrong.push(Invalid::value("spec.finalizers", name, why));
+        }
+    }
+    wrong
 }
 
 fn name_namespace(namespace: &mut Value) {
@@ -216,6 +229,15 @@ fn check_secret_type(secret: &Value, wrong: &mut Vec<Invalid>) {
         }
         _ => &[],
     };
+    for key in [".dockercfg", ".dockerconfigjson"].iter().filter(|key| required.contains(key)) {
+        let bytes = secret["data"][*key].as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
+        if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+            && !secret["data"][*key].is_null()
+        {
+            let why = crate::body::go_error(&bytes, &error);
+            wrong.push(Invalid::value(format!("data[{key}]"), "<secret contents redacted>", why));
+        }
+    }
     let missing = required.iter().filter(|key| secret["data"][**key].is_null());
     wrong.extend(missing.map(|key| Invalid::required(format!("data[{key}]"), "")));
 }

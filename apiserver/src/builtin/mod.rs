@@ -26,6 +26,7 @@ pub mod node;
 pub mod onex;
 pub mod pod;
 mod pod_parts;
+mod pod_placement;
 mod pod_spec;
 pub mod policy;
 pub mod quantity;

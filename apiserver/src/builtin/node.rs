@@ -11,6 +11,7 @@ pub fn kind() -> Kind {
     kind.prefix = "/registry/minions/".to_owned();
     kind.namespaced = false;
     kind.status = true;
+    kind.labels_by_status = true;
     kind.status_on_create = true;
     kind.columns = columns::node();
     kind.selectable = selectable(&["spec.unschedulable"]);

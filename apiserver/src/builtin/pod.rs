@@ -20,6 +20,7 @@ pub fn kind() -> Kind {
     let mut kind = kubernetes::<Pod>("pods", &["po"]);
     kind.categories = vec!["all".to_owned()];
     kind.status = true;
+    kind.labels_by_status = true;
     kind.generation = true;
     kind.returns_deleted = true;
     kind.columns = columns::pod();
@@ -131,6 +132,10 @@ fn check(pod: &Value, old: Option<&Value>) -> Vec<Invalid> {
         check_change(spec, &old["spec"], &mut wrong);
     }
     check_spec(spec, "spec", &[], &mut wrong);
+    if old.is_none() && !text(spec, "nodeName").is_empty() && !list(spec, "schedulingGates").is_empty() {
+        let why = "cannot be set until all schedulingGates have been cleared";
+        wrong.push(Invalid::forbidden("spec.nodeName", why));
+    }
     wrong
 }
 

@@ -6,7 +6,7 @@ use onex_crds::{Invalid, Problem};
 use serde_json::{Map, Value, json};
 
 use super::{
-    fill, items, list, object, quantity::thousandths, refuse, refuse_negative, refuse_port, refuse_unsupported, text,
+    fill, items, list, object, pod_placement, quantity::thousandths, refuse, refuse_port, refuse_unsupported, text,
 };
 use crate::{meta, status::is_enough};
 
@@ -45,6 +45,13 @@ pub fn fill_container(container: &mut Map<String, Value>) {
             variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef")).and_then(Value::as_object_mut)
         {
             fill(reference, "apiVersion", "v1");
+        }
+        if let Some(reference) = variable
+            .get_mut("valueFrom")
+            .and_then(|from| from.get_mut("resourceFieldRef"))
+            .and_then(Value::as_object_mut)
+        {
+            fill(reference, "divisor", "0");
         }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -136,38 +143,68 @@ pub fn check_spec(spec: &Value, at: &str, claims: &[&str], wrong: &mut Vec<Inval
     }
     let restarts = ["Always", "OnFailure", "Never"];
     refuse_unsupported(&format!("{at}.restartPolicy"), text(spec, "restartPolicy"), &restarts, wrong);
-    let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     refuse_unsupported(&format!("{at}.dnsPolicy"), text(spec, "dnsPolicy"), &policies, wrong);
-    for field in ["nodeName", "serviceAccountName"] {
+    meta::check_labels(&spec["nodeSelector"], &format!("{at}.nodeSelector"), wrong);
+    pod_placement::check_affinity(spec, at, wrong);
+    pod_placement::check_spread(spec, at, wrong);
+    for field in ["serviceAccountName", "nodeName"] {
         let name = text(spec, field);
         if !name.is_empty() {
             refuse(&format!("{at}.{field}"), name, meta::dns_subdomain(name), wrong);
         }
     }
-    meta::check_labels(&spec["nodeSelector"], &format!("{at}.nodeSelector"), wrong);
     if let Some(seconds) = spec["activeDeadlineSeconds"].as_i64().filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
         let why = "must be between 1 and 2147483647, inclusive";
         wrong.push(Invalid::value(format!("{at}.activeDeadlineSeconds"), seconds, why));
     }
-    refuse_negative(spec, at, &["terminationGracePeriodSeconds"], wrong);
+    for field in ["hostname", "subdomain"] {
+        let name = text(spec, field);
+        if !name.is_empty() {
+            refuse(&format!("{at}.{field}"), name, meta::dns_label(name), wrong);
+        }
+    }
+    pod_placement::check_tolerations(spec, at, wrong);
 }
 
 fn check_volumes<'a>(volumes: &'a [Value], at: &str, wrong: &mut Vec<Invalid>) -> HashSet<&'a str> {
-    let mut names = HashSet::new();
+    let (mut names, mut all) = (HashSet::new(), HashSet::new());
     for (index, volume) in volumes.iter().enumerate() {
         if is_enough(wrong) {
             break;
         }
-        check_name(volume, &format!("{at}.volumes[{index}].name"), &mut names, wrong);
-        if volume
-            .as_object()
-            .is_some_and(|v| v.iter().filter(|(field, value)| *field != "name" && !value.is_null()).count() > 1)
-        {
-            let why = "may not specify more than 1 volume type";
-            wrong.push(Invalid::forbidden(format!("{at}.volumes[{index}]"), why));
+        let before = wrong.len();
+        check_volume(volume, &format!("{at}.volumes[{index}]"), wrong);
+        let field = format!("{at}.volumes[{index}].name");
+        let name = text(volume, "name");
+        if wrong.len() == before {
+            check_name(volume, &field, &mut names, wrong);
+        } else if name.is_empty() {
+            wrong.push(Invalid::required(field, ""));
+        } else {
+            refuse(&field, name, meta::dns_label(name), wrong);
         }
+        all.insert(name); // those who mount it are right
     }
-    names
+    all
+}
+
+/// A volume is of one type, which says what it needs.
+fn check_volume(volume: &Value, at: &str, wrong: &mut Vec<Invalid>) {
+    let sources = volume.as_object().into_iter().flatten();
+    let mut sources = sources.filter(|(field, value)| *field != "name" && !value.is_null());
+    let Some((source, named)) = sources.next() else { return };
+    let needed = match source.as_str() {
+        "configMap" => "name",
+        "persistentVolumeClaim" => "claimName",
+        "secret" => "secretName",
+        _ => "",
+    };
+    if !needed.is_empty() && text(named, needed).is_empty() {
+        wrong.push(Invalid::required(format!("{at}.{source}.{needed}"), ""));
+    }
+    let many = "may not specify more than 1 volume type";
+    wrong.extend(sources.map(|(source, _)| Invalid::forbidden(format!("{at}.{source}"), many)));
 }
 
 /// A DNS label that is there once.
@@ -197,10 +234,19 @@ fn check_container<'a>(
         let why = "must not have leading or trailing whitespace";
         wrong.push(Invalid::value(format!("{at}.image"), image, why));
     }
+    let policies = ["File", "FallbackToLogsOnError"];
+    let policy = text(container, "terminationMessagePolicy");
+    refuse_unsupported(&format!("{at}.terminationMessagePolicy"), policy, &policies, wrong);
     let policy = text(container, "imagePullPolicy");
     refuse_unsupported(&format!("{at}.imagePullPolicy"), policy, &["Always", "IfNotPresent", "Never"], wrong);
     check_ports(list(container, "ports"), at, wrong);
     check_environment(list(container, "env"), at, wrong);
+    for (index, source) in list(container, "envFrom").iter().enumerate() {
+        if !source["configMapRef"].is_object() && !source["secretRef"].is_object() {
+            let at = if index == 0 { format!("{at}.envFrom") } else { format!("{at}.envFrom[{index}]") };
+            wrong.push(Invalid::value(at, "", "must specify one of: `configMapRef` or `secretRef`"));
+        }
+    }
     check_mounts(list(container, "volumeMounts"), at, volumes, wrong);
     check_resources(&container["resources"], at, wrong);
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -248,17 +294,56 @@ fn check_environment(variables: &[Value], at: &str, wrong: &mut Vec<Invalid>) {
         if !text(variable, "value").is_empty() && variable["valueFrom"].is_object() {
             let why = "may not be specified when `value` is not empty";
             wrong.push(Invalid::value(format!("{at}.valueFrom"), "", why));
+        } else {
+            check_source(&variable["valueFrom"], &format!("{at}.valueFrom"), wrong);
         }
     }
 }
 
-fn check_mounts(mounts: &[Value], at: &str, volumes: &HashSet<&str>, wrong: &mut Vec<Invalid>) {
+/// Where a variable has its value from.
+fn check_source(source: &Value, at: &str, wrong: &mut Vec<Invalid>) {
+    const FIELDS: [&str; 9] = [
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.uid",
+        "spec.nodeName",
+        "spec.serviceAccountName",
+        "status.hostIP",
+        "status.hostIPs",
+        "status.podIP",
+        "status.podIPs",
+    ];
+    let others =
+        ["metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase"];
+    if source["fieldRef"].is_object() {
+        let (path, at) = (text(&source["fieldRef"], "fieldPath"), format!("{at}.fieldRef.fieldPath"));
+        let of_map = ["metadata.annotations['", "metadata.labels['"].iter().any(|map| path.starts_with(map));
+        if path.is_empty() {
+            wrong.push(Invalid::required(at, ""));
+        } else if others.contains(&path) {
+            wrong.push(Invalid::not_supported(at, path, &FIELDS));
+        } else if !of_map && !FIELDS.contains(&path) {
+            let why = format!("error converting fieldPath: field label not supported: {path}");
+            wrong.push(Invalid::value(at, path, why));
+        }
+    }
+    for reference in ["configMapKeyRef", "secretKeyRef"].iter().filter(|name| source[**name].is_object()) {
+        let (key, at) = (text(&source[*reference], "key"), format!("{at}.{reference}.key"));
+        if key.is_empty() {
+            wrong.push(Invalid::required(at, ""));
+        } else {
+            refuse(&at, key, meta::config_key(key), wrong);
+        }
+    }
+}
+
+fn check_mounts(mounts: &[Value], container: &str, volumes: &HashSet<&str>, wrong: &mut Vec<Invalid>) {
     let mut paths = HashSet::new();
     for (index, mount) in mounts.iter().enumerate() {
         if is_enough(wrong) {
             return;
         }
-        let at = format!("{at}.volumeMounts[{index}]");
+        let at = format!("{container}.volumeMounts[{index}]");
         let (name, path) = (text(mount, "name"), text(mount, "mountPath"));
         if name.is_empty() {
             wrong.push(Invalid::required(format!("{at}.name"), ""));
@@ -270,6 +355,15 @@ fn check_mounts(mounts: &[Value], at: &str, volumes: &HashSet<&str>, wrong: &mut
         } else if !paths.insert(path) {
             wrong.push(Invalid::value(format!("{at}.mountPath"), path, "must be unique"));
         }
+        for field in ["subPath", "subPathExpr"] {
+            let path = text(mount, field);
+            let field = format!("{container}.volumeMounts.{field}");
+            if path.starts_with('/') {
+                wrong.push(Invalid::value(field, path, "must be a relative path"));
+            } else if path.split('/').any(|part| part == "..") {
+                wrong.push(Invalid::value(field, path, "must not contain '..'"));
+            }
+        }
     }
 }
 
@@ -280,6 +374,15 @@ fn check_resources(resources: &Value, at: &str, wrong: &mut Vec<Invalid>) {
                 return;
             }
             let field = format!("{at}.resources.{which}[{resource}]");
+            let is_standard = ["cpu", "memory", "ephemeral-storage"].contains(&resource.as_str());
+            if !is_standard && !resource.contains('/') && !resource.starts_with("hugepages-") {
+                for why in [
+                    "must be a standard resource type or fully qualified",
+                    "must be a standard resource for containers",
+                ] {
+                    wrong.push(Invalid::printed(field.as_str(), resource.as_str(), why));
+                }
+            }
             match thousandths(amount) {
                 None => {
                     let why =
@@ -305,18 +408,36 @@ fn check_resources(resources: &Value, at: &str, wrong: &mut Vec<Invalid>) {
 
 fn check_probe(probe: &Value, at: &str, wrong: &mut Vec<Invalid>) {
     let Some(fields) = probe.as_object() else { return };
-    let handlers =
-        ["exec", "grpc", "httpGet", "tcpSocket"].iter().filter(|h| fields.get(**h).is_some_and(Value::is_object));
-    match handlers.count() {
-        0 => wrong.push(Invalid::required(at, "must specify a handler type")),
-        1 => {}
-        _ => wrong.push(Invalid::forbidden(at, "may not specify more than 1 handler type")),
+    let handlers = ["exec", "httpGet", "tcpSocket", "grpc"];
+    let mut handlers = handlers.iter().filter(|h| fields.get(**h).is_some_and(Value::is_object));
+    match handlers.next() {
+        None => wrong.push(Invalid::required(at, "must specify a handler type")),
+        Some(&"exec") if list(&probe["exec"], "command").is_empty() => {
+            wrong.push(Invalid::required(format!("{at}.exec.command"), ""));
+        }
+        Some(&"httpGet") => check_http(&probe["httpGet"], &format!("{at}.httpGet"), wrong),
+        Some(_) => {}
     }
+    let many = "may not specify more than 1 handler type";
+    wrong.extend(handlers.map(|handler| Invalid::forbidden(format!("{at}.{handler}"), many)));
     for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         if let Some(number) = probe[field].as_i64().filter(|number| *number < 0) {
             wrong.push(Invalid::value(format!("{at}.{field}"), number, "must be greater than or equal to 0"));
         }
     }
+    if !at.ends_with(".readinessProbe")
+        && let Some(number) = probe["successThreshold"].as_i64().filter(|number| *number > 1)
+    {
+        wrong.push(Invalid::value(format!("{at}.successThreshold"), number, "must be 1"));
+    }
+}
+
+fn check_http(action: &Value, at: &str, wrong: &mut Vec<Invalid>) {
+    match &action["port"] {
+        Value::String(name) => refuse(&format!("{at}.port"), name, meta::port_name(name), wrong),
+        port => refuse_port(&format!("{at}.port"), port, wrong),
+    }
+    refuse_unsupported(&format!("{at}.scheme"), text(action, "scheme"), &["HTTP", "HTTPS"], wrong);
 }
 
 #[cfg(test)]

@@ -89,6 +89,22 @@ impl fmt::Display for Amount {
 
 /// The amount in thousandths, or nothing when the text is no quantity. Finer digits are rounded up, as in Kubernetes.
 pub fn thousandths(quantity: &Value) -> Option<i128> {
+    let (amount, divisor, negative) = exactly(quantity)?;
+    let amount = (amount + divisor - 1) / divisor;
+    Some(if negative { -amount } else { amount })
+}
+
+/// As Kubernetes writes the quantity, if it writes it otherwise: `1024Mi` is `1Gi`. Nothing for what is finer than thousandths.
+pub fn canonical(quantity: &Value) -> Option<String> {
+    let (amount, divisor, _) = exactly(quantity)?;
+    let read = Amount::read(quantity)?;
+    let is_exact = amount % divisor == 0 && (read.form != Form::Binary || read.thousandths % 1000 == 0);
+    let written = is_exact.then(|| read.to_string())?;
+    (quantity.as_str() != Some(&written)).then_some(written)
+}
+
+/// Thousandths as a fraction, and whether there are fewer than none.
+fn exactly(quantity: &Value) -> Option<(i128, i128, bool)> {
     let text = match quantity {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
@@ -107,9 +123,7 @@ pub fn thousandths(quantity: &Value) -> Option<i128> {
     let digits = format!("{whole}{fraction}");
     let all: i128 = digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())??;
     let divisor = divisor * 10i128.pow(u32::try_from(fraction.len()).ok()?);
-    let amount = all.checked_mul(factor)?.checked_mul(1000)?;
-    let amount = (amount + divisor - 1) / divisor;
-    Some(if negative { -amount } else { amount })
+    Some((all.checked_mul(factor)?.checked_mul(1000)?, divisor, negative))
 }
 
 /// What Go would say that cannot read the amount, in its own words. It reads more digits than can be compared here.

@@ -4,7 +4,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBind
 use onex_crds::Invalid;
 use serde_json::Value;
 
-use super::{kubernetes, list, text};
+use super::{go, kubernetes, list, text};
 use crate::{
     kinds::{Cell, Hooks, Kind, Names},
     table::{age_column, column, name_column, wide_column},
@@ -76,11 +76,19 @@ fn check_role(role: &Value, _: Option<&Value>) -> Vec<Invalid> {
         if !is_empty("nonResourceURLs") {
             if namespaced {
                 let why = "namespaced rules cannot apply to non-resource URLs";
-                wrong.push(Invalid::value(format!("{at}.nonResourceURLs"), rule["nonResourceURLs"].clone(), why));
+                wrong.push(Invalid::printed(
+                    format!("{at}.nonResourceURLs"),
+                    go::strings(&rule["nonResourceURLs"]),
+                    why,
+                ));
             }
             if !is_empty("apiGroups") || !is_empty("resources") || !is_empty("resourceNames") {
                 let why = "rules cannot apply to both regular resources and non-resource URLs";
-                wrong.push(Invalid::value(format!("{at}.nonResourceURLs"), rule["nonResourceURLs"].clone(), why));
+                wrong.push(Invalid::printed(
+                    format!("{at}.nonResourceURLs"),
+                    go::strings(&rule["nonResourceURLs"]),
+                    why,
+                ));
             }
             continue;
         }
@@ -143,7 +151,9 @@ fn check_binding(binding: &Value, old: Option<&Value>) -> Vec<Invalid> {
     if let Some(old) = old
         && old["roleRef"] != *reference
     {
-        wrong.push(Invalid::value("roleRef", reference.clone(), "cannot change roleRef"));
+        let [group, kind, name] = ["apiGroup", "kind", "name"].map(|field| text(reference, field));
+        let shown = format!("rbac.RoleRef{{APIGroup:{group:?}, Kind:{kind:?}, Name:{name:?}}}");
+        wrong.push(Invalid::printed("roleRef", shown, "cannot change roleRef"));
     }
     wrong
 }
@@ -222,7 +232,9 @@ mod tests {
         other["roleRef"]["name"] = "edit".into();
         assert_eq!(
             said(check_binding(&other, Some(&binding))),
-            ["roleRef: Invalid value: \"object\": cannot change roleRef"]
+            [
+                "roleRef: Invalid value: rbac.RoleRef{APIGroup:\"rbac.authorization.k8s.io\", Kind:\"ClusterRole\", Name:\"edit\"}: cannot change roleRef"
+            ]
         );
         other["roleRef"]["kind"] = "Role".into();
         other["subjects"] = json!([{"kind": "Robot", "name": ""}, {"kind": "ServiceAccount", "name": "s"}]);

@@ -10,7 +10,7 @@ use onex_crds::{Invalid, Problem};
 use serde_json::{Map, Value, json};
 
 use super::{
-    columns, fill, items, kubernetes, list, object, refuse, refuse_port, refuse_unsupported, selectable, text,
+    columns, fill, go, items, kubernetes, list, object, refuse, refuse_port, refuse_unsupported, selectable, text,
 };
 use crate::{
     kinds::{Hooks, Kind, Names},
@@ -164,7 +164,7 @@ fn check_change(spec: &Value, old: Option<&Value>, wrong: &mut Vec<Invalid>) {
     let stays = text(old, "type") != "ExternalName" && text(spec, "type") != "ExternalName";
     let (had, address) = (text(old, "clusterIP"), text(spec, "clusterIP"));
     if stays && !had.is_empty() && address != had {
-        wrong.push(Invalid::value("spec.clusterIPs[0]", json!([address]), "may not change once set"));
+        wrong.push(Invalid::printed("spec.clusterIPs[0]", go::strings(&json!([address])), "may not change once set"));
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
         let headless = json!({"clusterIP": "None", "ports": [{"port": 1}]});
         assert_eq!(
             complaints(json!({"clusterIP": "10.0.0.1", "ports": [{"port": 1}]}), Some(headless.clone())),
-            ["spec.clusterIPs[0]: Invalid value: \"array\": may not change once set"]
+            ["spec.clusterIPs[0]: Invalid value: []string{\"10.0.0.1\"}: may not change once set"]
         );
         assert!(complaints(headless.clone(), Some(headless)).is_empty());
     }

@@ -52,7 +52,12 @@ pub(super) async fn bind(cx: &Context, body: Body) -> Result<Response> {
     let binding = body::decode(body::media_type(&cx.headers), &bytes)?.object;
     let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
     if node.is_empty() {
-        return Err(Status::bad_request("the binding names no node"));
+        return Err(Status::bad_request("target.name: Required value"));
+    }
+    let kind = binding["target"]["kind"].as_str().unwrap_or_default();
+    if !matches!(kind, "" | "Node") {
+        let why = format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\"");
+        return Err(Status::bad_request(why));
     }
     let pods = cx.server.kinds.core("pods");
     let named = binding["metadata"]["name"].as_str().unwrap_or_default();

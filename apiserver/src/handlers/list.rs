@@ -46,8 +46,12 @@ impl Token {
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| wrong(&e.to_string()))?;
         let token: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&crate::body::go_error(&bytes, &e)))?;
         let start = token["start"].as_str().unwrap_or_default();
-        if token["v"] != "meta.k8s.io/v1" || start.is_empty() || start.contains("..") || start.starts_with('/') {
-            return Err(wrong("unrecognized version or start key"));
+        let version = token["v"].as_str().unwrap_or_default();
+        if version != "meta.k8s.io/v1" {
+            return Err(wrong(&format!("server does not recognize this encoded version {version}")));
+        }
+        if start.is_empty() || start.contains("..") || start.starts_with('/') {
+            return Err(wrong("unrecognized start key"));
         }
         let revision = token["rv"].as_i64().ok_or_else(|| wrong("no revision"))?;
         Ok(Self { revision, after: start.trim_end_matches('\0').to_owned() })

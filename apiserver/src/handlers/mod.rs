@@ -8,6 +8,7 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderValue, header};
+use onex_crds::Invalid;
 use onex_daemon::listener::Peer;
 use serde_json::Value;
 
@@ -180,7 +181,12 @@ impl Context {
 
     /// The value of a query parameter; the first one, if there are several.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
-        pairs(&self.query).find(|(k, _)| k == name).map(|(_, v)| v.into_owned())
+        self.parameters(name).next()
+    }
+
+    /// All values of a parameter that may come more than once.
+    fn parameters(&self, name: &str) -> impl Iterator<Item = String> {
+        pairs(&self.query).filter(move |(k, _)| k == name).map(|(_, v)| v.into_owned())
     }
 
     fn header(&self, name: header::HeaderName) -> &str {
@@ -255,7 +261,14 @@ impl Context {
         if !decoded.protobuf {
             complaints.extend(shape.unknown.iter().map(|path| format!("unknown field {path:?}")));
         }
-        complaints.extend(decoded.duplicates);
+        let is_known = |twice: &String| {
+            let path = twice.strip_prefix("duplicate field ").unwrap_or_default().trim_matches('"');
+            let below = |unknown: &String| {
+                path.strip_prefix(unknown.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            };
+            !shape.unknown.iter().any(below)
+        };
+        complaints.extend(decoded.duplicates.into_iter().filter(is_known));
         if let Some(wrong) = shape.wrong {
             return Err(Status::bad_request(format!("{}: {wrong}", self.cannot_be_handled())));
         }
@@ -293,6 +306,9 @@ impl Context {
     /// The object says which kind it is, or says nothing.
     fn hold_identity(&self, object: &mut Value) -> Result<()> {
         let kind = &self.kind;
+        if object.is_null() {
+            *object = Value::Object(Default::default()); // as Go has it
+        }
         let Some(fields) = object.as_object_mut() else {
             let why = format!(
                 "{}: json: cannot unmarshal {} into Go value of type {}",
@@ -313,6 +329,11 @@ impl Context {
         let said = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (version, named, expected) = (said("apiVersion"), said("kind"), kind.api_version());
         if !named.is_empty() && named != kind.kind {
+            if kind.custom.is_some() {
+                let name = fields["metadata"]["name"].as_str().unwrap_or_default();
+                let wrong = Invalid::value("kind", named.as_str(), format!("must be {}", kind.kind));
+                return Err(Status::invalid(&kind.group, &named, name, &[wrong]));
+            }
             let own = version.rsplit('/').next().unwrap_or_default();
             let why = format!(
                 "{named} in version {own:?} cannot be handled as a {}: converting ({version}.{named}) to ({expected}.{}): unknown conversion",

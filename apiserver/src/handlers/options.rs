@@ -80,14 +80,12 @@ impl Context {
 
     /// `dryRun`, which is `All` or nothing.
     pub(super) fn dry_run(&self, wrong: &mut Vec<Invalid>) -> bool {
-        match self.parameter("dryRun").as_deref() {
-            None | Some("") => false,
-            Some("All") => true,
-            Some(other) => {
-                wrong.push(Invalid::not_supported("dryRun", vec![other], &["All"]));
-                false
-            }
+        let asked: Vec<String> = self.parameters("dryRun").collect();
+        if asked.iter().any(|what| what != "All") {
+            wrong.push(Invalid::not_supported("dryRun", asked, &["All"]));
+            return false;
         }
+        !asked.is_empty()
     }
 
     /// The field manager of a client that names none: its user agent up to the first slash.
@@ -197,7 +195,13 @@ fn list_mistakes(
                     "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
                 ));
             }
-            (Some(_), Some(other)) => wrong.push(Invalid::not_supported(field, other, &["NotOlderThan"])),
+            (Some(_), Some(other)) => {
+                wrong.push(Invalid::forbidden(
+                    field,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
+                wrong.push(Invalid::not_supported(field, other, &["NotOlderThan"]));
+            }
             (None, Some(_)) => {
                 wrong.push(Invalid::forbidden(
                     field,
@@ -213,6 +217,12 @@ fn list_mistakes(
     match matching {
         None => {}
         Some(_) if proceeds => {
+            if unset {
+                wrong.push(Invalid::forbidden(
+                    field,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
+            }
             wrong.push(Invalid::forbidden(field, "resourceVersionMatch is forbidden when continue is provided"))
         }
         Some(_) if unset => wrong

@@ -10,7 +10,7 @@ use super::{Context, create::answer, options::Write};
 use crate::{
     body,
     patch::{self, Writer},
-    registry::{Part, Wanted, Written},
+    registry::{Part, Wanted, Written, about},
     status::{Result, Status},
 };
 
@@ -114,6 +114,14 @@ fn not_fit(cx: &Context, why: &str) -> Status {
     Status::invalid(&cx.kind.group, &cx.kind.kind, &cx.target.name, &[cause])
 }
 
+/// What is applied is of another kind, or of none: as Go prints a kind.
+fn not_it(object: &Value) -> Status {
+    let said = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
+    let version = said("apiVersion");
+    let core = if version.contains('/') { "" } else { "/" };
+    Status::bad_request(format!("invalid object type: {core}{version}, Kind={}", said("kind")))
+}
+
 /// Server-side apply: creates the object if it is not there.
 async fn apply(cx: &Context, part: Part, bytes: &Bytes, write: &Write) -> Result<Written> {
     let config = config(cx, bytes, write)?;
@@ -151,6 +159,11 @@ async fn apply(cx: &Context, part: Part, bytes: &Bytes, write: &Write) -> Result
             Err(missing) if missing.code == 404 && part == Part::Main => {}
             other => return other,
         }
+        if let Some(uid) = config["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(Status::conflict(about(&cx.kind, &cx.target.name), why));
+        }
         let options = crate::registry::Options { tracked: true, ..write.options.clone() };
         match registry.create(&cx.kind, cx.namespace(), cx.to_stored(applied(None)?), &options).await {
             Err(taken) if taken.reason == "AlreadyExists" && tries > 0 => {}
@@ -185,6 +198,12 @@ fn config(cx: &Context, bytes: &Bytes, write: &Write) -> Result<Value> {
     if object["metadata"].get("managedFields").is_some_and(|m| !m.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    cx.hold_identity(&mut object).map_err(|e| Status::bad_request(format!("invalid object type: {}", e.message)))?;
+    let expected = (cx.kind.api_version(), cx.kind.kind.as_str());
+    if (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default())
+        != (expected.0.as_str(), expected.1)
+    {
+        return Err(not_it(&object));
+    }
+    cx.hold_identity(&mut object)?;
     cx.hold_place(object)
 }

@@ -436,7 +436,11 @@ fn mistyped(shape: &Shape, found: &Value) -> String {
         Shape::String(_) | Shape::IntOrString => "string",
         Shape::Any => "anything",
     };
+    let is_number = matches!(shape, Shape::Integer(_) | Shape::Number);
     let found = match found {
+        // Of a number Go names the type of what came, of all else it prints it.
+        Value::String(_) if is_number => "string".to_owned(),
+        Value::Bool(_) if is_number => "bool".to_owned(),
         Value::Object(_) => "map".to_owned(),
         Value::Array(_) => "list".to_owned(),
         scalar => format!("&value.valueUnstructured{{Value:{scalar}}}"),

@@ -3,7 +3,8 @@
 
     record.py https://127.0.0.1:16443 TOKEN [NAME...]
 
-NAME.http has the requests, one after another; NAME.json gets the answers. Both sides of the comparison are made in
+NAME.http has the requests, one after another; NAME.json gets the answers, one a line. A request with a header `as: bob` is
+bob's, whose token is bob-token, and one with `wait: 3` is made three seconds later. Both sides of the comparison are made in
 `tests/it/golden.rs`, so nothing is changed here: what is in NAME.json is what came.
 """
 
@@ -12,6 +13,7 @@ import json
 import pathlib
 import ssl
 import sys
+import time
 import urllib.parse
 
 HERE = pathlib.Path(__file__).parent
@@ -49,13 +51,19 @@ def main(server, token, names):
             connection = http.client.HTTPSConnection(
                 address.hostname, address.port, context=ssl._create_unverified_context(), timeout=60
             )
-            sent = {"accept": "application/json", "authorization": f"Bearer {token}"} | headers
+            time.sleep(float(headers.pop("wait", 0)))
+            bearer = f"{headers.pop('as')}-token" if "as" in headers else token
+            sent = {"accept": "application/json", "authorization": f"Bearer {bearer}"} | headers
             connection.request(method, path, body.encode() if body else None, sent)
             response = connection.getresponse()
-            kept = {name.lower(): value for name, value in response.getheaders() if name.lower() in ("content-type", "warning")}
-            answers.append({"step": title, "code": response.status, "headers": kept, "body": read(response, "watch=" in path)})
+            kept = {}
+            for name in ("content-type", "warning"):
+                if values := response.headers.get_all(name):
+                    kept[name] = ", ".join(values)
+            answers.append({"step": title, "code": response.status, "headers": kept, "body": read(response, "watch" in path)})
             print(file.stem, response.status, title)
-        file.with_suffix(".json").write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")
+        lines = [json.dumps(answer, separators=(",", ":"), sort_keys=True) for answer in answers]
+        file.with_suffix(".json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
 main(sys.argv[1], sys.argv[2], sys.argv[3:])

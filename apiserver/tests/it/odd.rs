@@ -271,7 +271,7 @@ async fn an_update_of_a_lease_says_which_version_it_is_of() {
     world.post(leases, lease.clone()).await.is(201);
     assert_eq!(
         world.put(&format!("{leases}/l"), lease).await.says(422),
-        r#"Lease.coordination.k8s.io "l" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"#
+        r#"leases.coordination.k8s.io "l" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"#
     );
 }
 

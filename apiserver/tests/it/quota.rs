@@ -62,7 +62,7 @@ async fn nobody_takes_more_than_there_is() {
     );
     let status = world.get(&format!("{QUOTAS}/q")).await.is(200)["status"].clone();
     assert_eq!(status["used"], json!({"configmaps": "3", "count/minersets.apps.onex.io": "1"}));
-    assert_eq!(status["hard"], json!({"configmaps": 3, "count/minersets.apps.onex.io": 1}));
+    assert_eq!(status["hard"], json!({"configmaps": "3", "count/minersets.apps.onex.io": "1"}));
     // Elsewhere there is no quota.
     world.post("/api/v1/namespaces/kube-public/configmaps", map("d")).await.is(201);
 }

@@ -24,8 +24,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(250);
 /// Counting takes at most one part of so many of the time,
 const SHARE: u32 = 20;
-/// unless it takes no longer than this.
-const NO_TIME: Duration = Duration::from_millis(5);
+/// unless no more objects than these have to be read for it.
+const FEW: usize = 500;
 /// How often a batch is tried again when somebody else writes the status.
 const ATTEMPTS: usize = 8;
 /// So many objects are counted before others have their turn.
@@ -37,6 +37,8 @@ struct Ledger {
     counted: u64,
     when: Instant,
     took: Duration,
+    /// So many objects were read for it.
+    read: usize,
     /// Something happened that no window tells: a request ended, or a write of ours failed.
     is_stale: bool,
     in_flight: InFlight,
@@ -45,12 +47,12 @@ struct Ledger {
 impl Ledger {
     fn new() -> Self {
         let (when, took) = (Instant::now(), Duration::ZERO);
-        Self { counted: 0, when, took, is_stale: true, in_flight: InFlight::new() }
+        Self { counted: 0, when, took, read: 0, is_stale: true, in_flight: InFlight::new() }
     }
 
     /// Counting is cheap enough to do it now.
     fn is_rested(&self) -> bool {
-        self.took < NO_TIME || self.when.elapsed() >= self.took * SHARE
+        self.read <= FEW || self.when.elapsed() >= self.took * SHARE
     }
 }
 
@@ -166,7 +168,8 @@ impl Keeper<'_> {
         let unseen: Vec<_> = in_flight.iter().filter(|reserved| !self.is_there(reserved)).collect();
         let counted = self.server.windows.revision();
         let began = Instant::now();
-        let mut used = self.there(&quotas).await;
+        let (mut used, read) = self.there(&quotas).await;
+        self.ledger.read = read;
         (self.ledger.when, self.ledger.took) = (Instant::now(), began.elapsed());
         for (quota, used) in quotas.iter().zip(&mut used) {
             for reserved in unseen.iter().filter_map(|reserved| reserved.0.amounts.get(&quota.name)) {
@@ -193,9 +196,10 @@ impl Keeper<'_> {
         self.server.windows.of(prefix).is_some_and(|window| window.get(key).is_some())
     }
 
-    /// What the objects of the namespace use, as each of the quotas sees it.
-    async fn there(&self, quotas: &[Quota]) -> Vec<usage::Usage> {
+    /// What the objects of the namespace use, as each of the quotas sees it; and how many of them had to be read.
+    async fn there(&self, quotas: &[Quota]) -> (Vec<usage::Usage>, usize) {
         let now = self.server.now();
+        let mut read = 0;
         let mut used = vec![usage::Usage::new(); quotas.len()];
         for kind in self.kinds(quotas) {
             let snapshot = self.server.registry.window(&kind).snapshot();
@@ -210,6 +214,7 @@ impl Keeper<'_> {
                 continue;
             }
             for (index, item) in snapshot.range(&within, None).enumerate() {
+                read += 1;
                 if index % AT_ONCE == AT_ONCE - 1 {
                     tokio::task::yield_now().await;
                 }
@@ -222,7 +227,7 @@ impl Keeper<'_> {
                 }
             }
         }
-        used
+        (used, read)
     }
 
     /// Writes what is used, if the quota still is what it was.

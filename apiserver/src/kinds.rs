@@ -411,17 +411,17 @@ pub struct Kinds {
 pub struct Table {
     /// The kinds, in the order of discovery.
     pub kinds: Vec<Arc<Kind>>,
-    by_path: HashMap<(String, String, String), Arc<Kind>>,
+    /// By their plural names; few have the same one.
+    by_plural: HashMap<String, Vec<Arc<Kind>>>,
 }
 
 impl Table {
     fn new(kinds: Vec<Arc<Kind>>) -> Arc<Self> {
-        let mut by_path = HashMap::with_capacity(kinds.len());
+        let mut by_plural: HashMap<String, Vec<_>> = HashMap::with_capacity(kinds.len());
         for kind in &kinds {
-            let path = (kind.group.clone(), kind.version.clone(), kind.plural.clone());
-            by_path.entry(path).or_insert_with(|| kind.clone()); // what is compiled in comes first
+            by_plural.entry(kind.plural.clone()).or_default().push(kind.clone()); // what is compiled in comes first
         }
-        Arc::new(Self { kinds, by_path })
+        Arc::new(Self { kinds, by_plural })
     }
 }
 
@@ -450,8 +450,8 @@ impl Kinds {
 
     /// The kind that is served at this path.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
-        let path = (group.to_owned(), version.to_owned(), plural.to_owned());
-        self.table.read().by_path.get(&path).cloned()
+        let table = self.table.read();
+        table.by_plural.get(plural)?.iter().find(|kind| kind.group == group && kind.version == version).cloned()
     }
 
     /// A kind of the core group.

@@ -28,6 +28,7 @@ pub(crate) struct AuditId(pub(crate) HeaderValue);
 
 /// All that the apiserver answers.
 pub(crate) fn router(server: Arc<Inner>) -> Router {
+    let recorded = server.audit.is_some();
     let layers = ServiceBuilder::new()
         .layer(from_fn_with_state(server.clone(), finish)) // outermost, so that every answer has its headers
         .layer(from_fn(body::finish)) // refused or not, a body is read to its end
@@ -37,7 +38,7 @@ pub(crate) fn router(server: Arc<Inner>) -> Router {
         .layer(from_fn(gzip::compress)) // needs to know that it is no watch
         .layer(from_fn_with_state(server.clone(), metrics::count)) // before authn: refusals count too
         .layer(from_fn_with_state(server.clone(), authn::authenticate))
-        .layer(from_fn_with_state(server.clone(), audit::record)) // after authn: it says who; before all that may refuse
+        .option_layer(recorded.then(|| from_fn_with_state(server.clone(), audit::record))) // after authn: it says who; before all that may refuse
         .layer(from_fn_with_state(server.clone(), limits::in_flight)) // after authn: strangers take no place
         .layer(from_fn_with_state(server.clone(), limits::deadline))
         .layer(from_fn_with_state(server.clone(), authz::authorize));

@@ -232,7 +232,7 @@ fn reported(target: &Target, applies: impl FnOnce() -> bool) -> &'static str {
 fn labels(server: &Inner, target: Target) -> Labels {
     let Target { group, version, resource, mut subresource, namespace, name, verb, .. } = target;
     let Some(kind) = server.kinds.find(&group, &version, &resource) else { return Labels::default() };
-    if !discovery::parts(&kind).iter().any(|(name, ..)| *name == subresource) {
+    if !subresource.is_empty() && !discovery::parts(&kind).iter().any(|(name, ..)| *name == subresource) {
         subresource.clear();
     }
     let scope = match (name.is_empty() && verb != "create", namespace.is_empty()) {

@@ -156,7 +156,7 @@ pub fn check(root: &Node, object: &Value, old: Option<&Value>, wrong: &mut Vec<I
     let mut found = Vec::new();
     let ask = || {
         let mut asked = Asked { steps: MOST_STEPS, wrong: &mut found };
-        if let Err(too_much) = asked.ask(root, object, old, &Path::Root("")) {
+        if let Err(too_much) = asked.ask(root, object, old, &Path::Root(""), false) {
             asked.wrong.push(too_much);
         }
     };
@@ -179,8 +179,16 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Asks the rules of a value and of all below; or says where what they may cost is used up.
-    fn ask(&mut self, node: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>) -> Result<(), Invalid> {
+    /// Asks the rules of a value and of all below; or says where what they may cost is used up. `unchanged`: the value is
+    /// within something that did not change, though nobody can tell what it was itself.
+    fn ask(
+        &mut self,
+        node: &Node,
+        value: &Value,
+        old: Option<&Value>,
+        path: &Path<'_>,
+        unchanged: bool,
+    ) -> Result<(), Invalid> {
         if !node.ruled || value.is_null() || is_enough(self.wrong) {
             return Ok(());
         }
@@ -195,7 +203,7 @@ impl Asked<'_> {
         if let Some(compiled) = &node.compiled
             && let Err(errors) = validate_compiled(&compiled.0, value, old)
         {
-            let is_unchanged = old.is_some_and(|old| old::equal(node, value, old));
+            let is_unchanged = unchanged || old.is_some_and(|old| old::equal(node, value, old));
             for error in errors.into_vec() {
                 // It was no better before, and nobody made it worse.
                 if !is_unchanged || error.rule.contains("oldSelf") {
@@ -208,8 +216,8 @@ impl Asked<'_> {
                 for (name, field) in fields {
                     let old = old::field(old, node, name);
                     match (node.properties.get(name), node.values()) {
-                        (Some(property), _) => self.ask(property, field, old, &Path::Field(path, name))?,
-                        (None, Some(values)) => self.ask(values, field, old, &Path::Key(path, name))?,
+                        (Some(property), _) => self.ask(property, field, old, &Path::Field(path, name), unchanged)?,
+                        (None, Some(values)) => self.ask(values, field, old, &Path::Key(path, name), unchanged)?,
                         (None, None) => {}
                     }
                 }
@@ -217,9 +225,11 @@ impl Asked<'_> {
             Value::Array(list) => {
                 let Some(below) = &node.items else { return Ok(()) };
                 let known = Items::of(node, old);
+                let is_same = || old.is_some_and(|old| old::equal(node, value, old));
+                let unchanged = unchanged || known.is_none() && below.ruled && is_same();
                 for (index, item) in list.iter().enumerate() {
                     let old = known.as_ref().and_then(|known| known.get(item));
-                    self.ask(below, item, old, &Path::Index(path, index))?;
+                    self.ask(below, item, old, &Path::Index(path, index), unchanged)?;
                 }
             }
             _ => {}
@@ -396,6 +406,18 @@ mod tests {
         let mut other = bad.clone();
         other["spec"]["note"] = "x".into();
         assert_eq!(said(&range(), other, Some(bad)).len(), 1, "the value that the rule is about has changed");
+    }
+
+    #[test]
+    fn an_item_of_a_list_that_did_not_change_is_forgiven_too() {
+        let item =
+            json!({"type": "string", "x-kubernetes-validations": [{"rule": "self.size() < 3", "message": "too long"}]});
+        let list = json!({"type": "array", "items": item});
+        let schema = schema(json!({"type": "object", "properties": {"list": list, "note": {"type": "string"}}}));
+        let object = |list: &[&str], note: &str| json!({"spec": {"list": list, "note": note}});
+        let old = object(&["a", "long"], "x");
+        assert_eq!(said(&schema, object(&["a", "long"], "y"), Some(old.clone())), [""; 0]);
+        assert_eq!(said(&schema, object(&["b", "long"], "x"), Some(old)).len(), 1, "the list as a whole has changed");
     }
 
     #[test]

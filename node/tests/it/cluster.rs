@@ -161,7 +161,8 @@ async fn a_node_registers_itself_and_keeps_its_lease() {
     };
     let status = node.status.unwrap();
     assert_eq!(status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap().port, 10250);
-    assert_eq!(status.capacity.unwrap()["pods"].0, "1000");
+    // A thousand, as Kubernetes writes it.
+    assert_eq!(status.capacity.unwrap()["pods"].0, "1k");
     let ready = status.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready");
     assert_eq!(ready.unwrap().status, "True");
     let leases = Api::<Lease>::namespaced(cluster.client.clone(), "kube-node-lease");

@@ -25,6 +25,7 @@ mod authz;
 mod body;
 mod bootstrap;
 pub mod builtin;
+mod cel;
 pub mod custom;
 pub mod discovery;
 mod furnish;

@@ -12,12 +12,9 @@ use serde_json::Value;
 use crate::schema::Schema;
 
 mod check;
-mod cost;
 mod defaults;
 mod definition;
 mod embedded;
-mod expression;
-mod fields;
 mod fill;
 mod formats;
 mod go;

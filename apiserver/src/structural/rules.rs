@@ -1,8 +1,6 @@
 //! `x-kubernetes-validations`: rules in CEL.
 //!
-//! A library reads and asks them. What is ours is what keeps a stranger's rule from keeping the server busy, or from
-//! ending it: the library cannot be interrupted, calls itself as deep as a rule goes, and panics here and there. So it
-//! reads on a stack of its own ([`expression`]), and is asked nothing that may take longer than a budget ([`cost`]).
+//! A library reads and asks them, within the bounds of [`crate::cel`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,14 +9,18 @@ use onex_crds::{Invalid, Problem};
 use serde_json::{Value, json};
 
 use super::{
-    cost,
-    expression::{self, Expression},
-    fields,
     node::Node,
     old::{self, Items},
     path::Path,
 };
-use crate::status::is_enough;
+use crate::{
+    cel::{
+        cost,
+        expression::{self, Expression},
+        fields,
+    },
+    status::is_enough,
+};
 
 /// The rules of one object may take so many steps.
 const MOST_STEPS: u64 = 10_000_000;

@@ -147,7 +147,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::structural::expression::read;
+    use crate::cel::expression::read;
 
     #[test]
     fn a_field_that_is_not_there_is_named_and_nothing_else() {

@@ -1,9 +1,13 @@
 //! Reading CEL so that no text can harm the reader, and finding what it refers to that is not there.
 
+use std::collections::BTreeSet;
+
 use kube_cel::cel::{
     IdedExpr, Program,
     common::ast::{EntryExpr, Expr},
 };
+
+use super::text;
 
 /// The longest expression, in bytes.
 pub const MOST_TEXT: usize = 8 * 1024;
@@ -20,8 +24,15 @@ const STACK: usize = 256 * 1024 * 1024;
 /// The names under which functions are kept.
 pub const SPACES: [&str; 7] = ["base64", "format", "jsonpatch", "math", "optional", "sets", "strings"];
 
-/// What a rule knows besides the variables of its loops.
-const KNOWN: [&str; 5] = ["self", "oldSelf", "apiVersion", "apiGroup", "kind"];
+/// What a rule of a schema knows besides the variables of its loops.
+pub const OF_RULES: &[&str] = &["self", "oldSelf", "apiVersion", "apiGroup", "kind"];
+/// What a condition of a webhook knows.
+pub const OF_CONDITIONS: &[&str] = &["object", "oldObject", "request", AUTHORIZER];
+
+/// The variable that brings functions of its own.
+pub const AUTHORIZER: &str = "authorizer";
+const FUNCTIONS_OF_AUTHORIZER: &str = "allowed check error errored fieldSelector group labelSelector name namespace path \
+    reason resource serviceAccount subresource";
 
 /// The functions that there are, without the names under which they are kept.
 const FUNCTIONS: &str = "abs add asApproximateFloat asInteger bitAnd bitNot bitOr bitShiftLeft bitShiftRight bitXor bytes ceil charAt \
@@ -42,59 +53,25 @@ const FUNCTIONS: &str = "abs add asApproximateFloat asInteger bitAnd bitNot bitO
 pub struct Expression {
     /// What it says.
     pub root: IdedExpr,
+    /// The known variables that it speaks of.
+    pub variables: BTreeSet<&'static str>,
     /// Whether evaluating it may take more than the stack of a request has left.
     pub deep: bool,
 }
 
-/// Reads an expression, or says why it cannot be one.
-pub fn read(text: &str) -> Result<Expression, String> {
+/// Reads an expression in which variables are `known`, or says why it cannot be one.
+pub fn read(text: &str, known: &'static [&'static str]) -> Result<Expression, String> {
     if text.len() > MOST_TEXT {
         return Err(format!("an expression must not be longer than {MOST_TEXT} bytes"));
     }
-    // The library reads two negations as one, and a rule must not say the opposite of what is written.
-    if twice_negated(text) {
-        return Err("two negations in a row are not supported".to_owned());
-    }
     let read = || {
-        let program = Program::compile(text).map_err(|errors| errors.to_string())?;
-        let mut walk = Walk::default();
+        let program = Program::compile(&text::without_double_negation(text)).map_err(|errors| errors.to_string())?;
+        let mut walk = Walk { known, ..Walk::default() };
         walk.expression(program.expression(), 0)?;
-        Ok(Expression { root: program.expression().clone(), deep: walk.deepest > SHALLOW })
+        let (variables, deep) = (walk.spoken, walk.deepest > SHALLOW);
+        Ok(Expression { root: program.expression().clone(), variables, deep })
     };
     apart(read).unwrap_or_else(|| Err("Syntax error".to_owned()))
-}
-
-fn twice_negated(text: &str) -> bool {
-    text.match_indices('!').any(|(at, _)| text[at + 1..].trim_start().starts_with('!'))
-}
-
-/// The expression with the variable `name`, which is null where it is missing, as an optional value.
-pub fn with_optional(text: &str, name: &str) -> String {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let mut made = String::with_capacity(2 * text.len());
-    let mut quote = None;
-    let mut rest = text;
-    while let Some(next) = rest.chars().next() {
-        let before = made.chars().next_back();
-        if quote.is_none() && rest.starts_with(name) {
-            let after = rest[name.len()..].chars().next();
-            if !before.is_some_and(|c| is_word(c) || c == '.') && !after.is_some_and(is_word) {
-                made.push_str(&format!("({name} == null ? optional.none() : optional.of({name}))"));
-                rest = &rest[name.len()..];
-                continue;
-            }
-        }
-        let mut taken = next.len_utf8();
-        match (quote, next) {
-            (None, '"' | '\'') => quote = Some(next),
-            (Some(_), '\\') => taken += rest[1..].chars().next().map_or(0, char::len_utf8),
-            (Some(open), _) if open == next => quote = None,
-            _ => {}
-        }
-        made.push_str(&rest[..taken]);
-        rest = &rest[taken..];
-    }
-    made
 }
 
 /// Does the work on a large stack of its own. What comes deep would take the stack of the request, and with it the whole
@@ -109,6 +86,9 @@ pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
 /// The variables that are declared where the walk is, and how many loops stand around.
 #[derive(Default)]
 struct Walk<'a> {
+    known: &'static [&'static str],
+    /// Which of those were seen.
+    spoken: BTreeSet<&'static str>,
     variables: Vec<&'a str>,
     loops: usize,
     deepest: usize,
@@ -124,8 +104,12 @@ impl<'a> Walk<'a> {
         match &expression.expr {
             Expr::Unspecified => Err("Syntax error".to_owned()),
             Expr::Literal(_) => Ok(()),
-            Expr::Ident(name) if self.declares(name) => Ok(()),
-            Expr::Ident(name) => Err(undeclared(name)),
+            Expr::Ident(name) if self.variables.contains(&name.as_str()) => Ok(()),
+            Expr::Ident(name) => {
+                let known = self.known.iter().find(|known| *known == name).ok_or_else(|| undeclared(name))?;
+                self.spoken.insert(known);
+                Ok(())
+            }
             Expr::Select(select) => self.expression(&select.operand, depth),
             Expr::List(list) => list.elements.iter().try_for_each(|element| self.expression(element, depth)),
             Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
@@ -138,7 +122,10 @@ impl<'a> Walk<'a> {
             Expr::Struct(made) => Err(undeclared(&made.type_name)),
             Expr::Call(call) => {
                 let operator = !call.func_name.starts_with(|c: char| c.is_ascii_alphabetic());
-                if !operator && !FUNCTIONS.split_ascii_whitespace().any(|known| known == call.func_name) {
+                let is_one_of =
+                    |functions: &str| functions.split_ascii_whitespace().any(|known| known == call.func_name);
+                let of_authorizer = || self.known.contains(&AUTHORIZER) && is_one_of(FUNCTIONS_OF_AUTHORIZER);
+                if !operator && !is_one_of(FUNCTIONS) && !of_authorizer() {
                     return Err(undeclared(&call.func_name));
                 }
                 if let Some(target) = call.target.as_deref().filter(|target| !self.is_space(target)) {
@@ -167,7 +154,7 @@ impl<'a> Walk<'a> {
     }
 
     fn declares(&self, name: &str) -> bool {
-        KNOWN.contains(&name) || self.variables.contains(&name)
+        self.known.contains(&name) || self.variables.contains(&name)
     }
 
     /// Whether this is the name under which a function is kept, and no value.
@@ -185,7 +172,13 @@ fn undeclared(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kube_cel::cel::{Context, Value};
+
     use super::*;
+
+    fn read(text: &str) -> Result<Expression, String> {
+        super::read(text, OF_RULES)
+    }
 
     #[test]
     fn no_text_harms_the_reader() {
@@ -208,7 +201,7 @@ mod tests {
         ];
         for text in texts {
             let taken = read(&text).is_ok();
-            assert_eq!(taken, text.starts_with("--"), "{text:.40}"); // which cancel each other out
+            assert_eq!(taken, text.starts_with("!!") || text.starts_with("--"), "{text:.40}"); // which cancel each other out
         }
         assert!(read(&"x".repeat(MOST_TEXT + 1)).is_err());
     }
@@ -217,7 +210,7 @@ mod tests {
     fn what_is_taken_can_be_evaluated() {
         let evaluate = |text: &str| {
             let program = Program::compile(text).expect("it was read before");
-            let _ = program.execute(&kube_cel::cel::Context::default());
+            let _ = program.execute(&Context::default());
         };
         let deep = |text: &(dyn Fn(usize) -> String + Sync)| {
             let taken = |wanted: bool| {
@@ -237,11 +230,20 @@ mod tests {
     }
 
     #[test]
-    fn no_rule_is_taken_that_would_be_read_as_its_opposite() {
-        for text in ["!!self.a", "! !self.a", "self.a && !\n!self.b"] {
-            assert!(read(text).is_err(), "{text}");
+    fn nothing_is_read_as_its_opposite() {
+        for (text, result) in [
+            ("!!true", true),
+            ("! !\n!true", false),
+            ("!(!true)", true),
+            ("--1 == 1", true),
+            ("3 - -1 == 4 && 3 --1 == 4", true),
+            ("- - -1 == -1", true),
+            ("true != !true", true),
+        ] {
+            let expression = read(text).unwrap_or_else(|why| panic!("{text}: {why}"));
+            let said = Value::resolve(&expression.root, &Context::default());
+            assert_eq!(said, Ok(Value::Bool(result)), "{text}");
         }
-        assert!(read("!self.a && !self.b && self.a != !self.b").is_ok());
     }
 
     #[test]

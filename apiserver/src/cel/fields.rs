@@ -4,7 +4,7 @@
 
 use kube_cel::cel::{
     IdedExpr,
-    common::ast::{EntryExpr, Expr},
+    common::ast::{EntryExpr, Expr, LiteralValue},
 };
 use serde_json::Value;
 
@@ -41,6 +41,61 @@ pub fn undefined(expression: &IdedExpr, schema: &Value) -> Option<String> {
     let mut walk = Walk { known: vec![("self", Some(schema)), ("oldSelf", Some(schema))], undefined: None };
     walk.schema_of(expression);
     walk.undefined
+}
+
+/// The type of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    Bool,
+    Int,
+    Uint,
+    Double,
+    String,
+    Bytes,
+    List,
+    Map,
+    Null,
+}
+
+/// Whether what the expression is can be told without evaluating it, and is of another type.
+pub fn is_never(expression: &IdedExpr, wanted: Type) -> bool {
+    certain(expression).is_some_and(|found| found != wanted)
+}
+
+/// The type of what an expression is, where that is certain.
+fn certain(expression: &IdedExpr) -> Option<Type> {
+    match &expression.expr {
+        Expr::Literal(literal) => Some(match literal {
+            LiteralValue::Boolean(_) => Type::Bool,
+            LiteralValue::Int(_) => Type::Int,
+            LiteralValue::UInt(_) => Type::Uint,
+            LiteralValue::Double(_) => Type::Double,
+            LiteralValue::String(_) => Type::String,
+            LiteralValue::Bytes(_) => Type::Bytes,
+            LiteralValue::Null => Type::Null,
+        }),
+        Expr::List(_) => Some(Type::List),
+        Expr::Map(_) => Some(Type::Map),
+        Expr::Select(select) if select.test => Some(Type::Bool),
+        Expr::Comprehension(each) => match &each.result.expr {
+            Expr::Ident(name) if *name == each.accu_var => certain(&each.accu_init),
+            _ => certain(&each.result),
+        },
+        Expr::Call(call) => match call.func_name.as_str() {
+            "_&&_" | "_||_" | "!_" | "_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" | "@in" | "startsWith"
+            | "endsWith" | "matches" => Some(Type::Bool),
+            "size" | "int" => Some(Type::Int),
+            "string" | "lowerAscii" | "upperAscii" | "trim" | "format" | "join" => Some(Type::String),
+            "double" => Some(Type::Double),
+            "_+_" => call.args.iter().find_map(certain),
+            "_?_:_" => {
+                let (one, other) = (certain(call.args.get(1)?)?, certain(call.args.get(2)?)?);
+                (one == other).then_some(one)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 struct Walk<'a> {
@@ -147,7 +202,28 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cel::expression::read;
+    use crate::cel::expression::{OF_RULES, read};
+
+    #[test]
+    fn the_type_of_an_expression_is_told_where_it_is_certain() {
+        let text = |text: &str| certain(&read(text, OF_RULES).unwrap_or_else(|why| panic!("{text}: {why}")).root);
+        for (expression, found) in [
+            ("self.a == 1 || self.b", Some(Type::Bool)),
+            ("self.l.all(i, i > 1)", Some(Type::Bool)),
+            ("self.l.exists_one(i, i > 1)", Some(Type::Bool)),
+            ("self.l.map(i, i + 1)", Some(Type::List)),
+            ("has(self.a)", Some(Type::Bool)),
+            ("self.a + ' of ' + self.b", Some(Type::String)),
+            ("self.l.size()", Some(Type::Int)),
+            ("self.a ? 'x' : 'y'", Some(Type::String)),
+            ("self.a", None),
+            ("self.a ? self.b : true", None),
+            ("oldSelf.orValue(1)", None),
+            ("null", Some(Type::Null)),
+        ] {
+            assert_eq!(text(expression), found, "{expression}");
+        }
+    }
 
     #[test]
     fn a_field_that_is_not_there_is_named_and_nothing_else() {
@@ -158,7 +234,8 @@ mod tests {
             "m": {"type": "object", "additionalProperties": item},
             "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
         }});
-        let missing = |text: &str| undefined(&read(text).unwrap_or_else(|why| panic!("{text}: {why}")).root, &schema);
+        let missing =
+            |text: &str| undefined(&read(text, OF_RULES).unwrap_or_else(|why| panic!("{text}: {why}")).root, &schema);
         for text in [
             "self.a.b__dash__c > 0 && self.a.__in__ == 'x'",
             "self.l.all(i, i.name != '') && self.l[0].name == 'x'",

@@ -8,3 +8,4 @@
 pub mod cost;
 pub mod expression;
 pub mod fields;
+pub mod text;

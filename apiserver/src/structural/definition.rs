@@ -19,6 +19,8 @@ const META: [&str; 3] = ["metadata", "kind", "apiVersion"];
 pub struct Around {
     /// Why there may be no default; empty when there may be one.
     pub no_default: String,
+    /// Where nobody can tell any more which value of the old object a value was; empty if one can.
+    pub uncorrelated: String,
     inside_meta: bool,
     root: bool,
 }
@@ -26,7 +28,13 @@ pub struct Around {
 impl Around {
     /// Nothing: it is the root.
     pub fn root() -> Self {
-        Self { no_default: String::new(), inside_meta: false, root: true }
+        Self { no_default: String::new(), uncorrelated: String::new(), inside_meta: false, root: true }
+    }
+
+    /// What stands around that which is inside of `schema`, whose parts are found again by their names or keys if `found`.
+    fn inside(&self, at: &str, found: bool) -> Self {
+        let uncorrelated = if found || !self.uncorrelated.is_empty() { &self.uncorrelated } else { at };
+        Self { root: false, uncorrelated: uncorrelated.to_owned(), ..self.clone() }
     }
 }
 
@@ -48,7 +56,7 @@ pub fn check(schema: &Value, at: &str, around: &Around, wrong: &mut Vec<Invalid>
     map_type(schema, at, wrong);
     list_type(schema, at, wrong);
     list_keys(schema, at, wrong);
-    super::rules::check_form(schema, at, wrong);
+    super::rules::check_form(schema, at, &around.uncorrelated, wrong);
 }
 
 fn unsupported(schema: &Value, at: &str, around: &Around, wrong: &mut Vec<Invalid>) {
@@ -84,7 +92,7 @@ fn unsupported(schema: &Value, at: &str, around: &Around, wrong: &mut Vec<Invali
 }
 
 fn below(schema: &Value, at: &str, around: &Around, wrong: &mut Vec<Invalid>) {
-    let inner = Around { root: false, ..around.clone() };
+    let inner = around.inside(at, schema["x-kubernetes-map-type"] != "atomic");
     let additional = &schema["additionalProperties"];
     if !additional.is_null() {
         let at = format!("{at}.additionalProperties");
@@ -115,6 +123,7 @@ fn below(schema: &Value, at: &str, around: &Around, wrong: &mut Vec<Invalid>) {
             check(part, &format!("{at}.{junction}[{index}]"), &inner, wrong);
         }
     }
+    let inner = around.inside(at, schema["x-kubernetes-list-type"] == "map");
     check(&schema["items"], &format!("{at}.items"), &inner, wrong);
 }
 

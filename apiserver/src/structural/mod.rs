@@ -15,6 +15,7 @@ mod check;
 mod defaults;
 mod definition;
 mod embedded;
+mod field_path;
 mod fill;
 mod formats;
 mod go;

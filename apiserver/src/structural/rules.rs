@@ -2,13 +2,17 @@
 //!
 //! A library reads and asks them, within the bounds of [`crate::cel`].
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, compile_schema, validate_compiled};
 use onex_crds::{Invalid, Problem};
 use serde_json::{Value, json};
 
 use super::{
+    field_path,
     node::Node,
     old::{self, Items},
     path::Path,
@@ -17,7 +21,8 @@ use crate::{
     cel::{
         cost,
         expression::{self, Expression},
-        fields,
+        fields::{self, Type},
+        text,
     },
     status::is_enough,
 };
@@ -38,7 +43,7 @@ impl Rule {
         let rule = |rule: &Value| {
             let texts = [&rule["rule"], &rule["messageExpression"]];
             let texts = texts.into_iter().filter_map(Value::as_str).filter(|text| !text.trim().is_empty());
-            Self { expressions: texts.filter_map(|text| expression::read(text).ok()).collect() }
+            Self { expressions: texts.filter_map(|text| read(text).ok()).collect() }
         };
         rules.map(rule).collect()
     }
@@ -50,66 +55,119 @@ impl Rule {
 
     /// How many steps it may take over this value.
     fn steps(&self, value: &Value, old: Option<&Value>) -> u64 {
-        self.expressions.iter().map(|expression| cost::steps(&expression.root, value, old)).fold(0, u64::saturating_add)
+        let variables = [("self", Some(value)), ("oldSelf", old)];
+        let steps = self.expressions.iter().map(|expression| cost::steps(&expression.root, &variables));
+        steps.fold(0, u64::saturating_add)
     }
 }
 
-/// What is wrong with the form of the rules of a node of a schema.
-pub fn check_form(schema: &Value, at: &str, wrong: &mut Vec<Invalid>) {
+fn read(text: &str) -> Result<Expression, String> {
+    expression::read(text, expression::OF_RULES)
+}
+
+/// What is wrong with the form of the rules of a node of a schema. `uncorrelated` is where nobody can tell any more what a
+/// value was before, if they stand within such a place.
+pub fn check_form(schema: &Value, at: &str, uncorrelated: &str, wrong: &mut Vec<Invalid>) {
     for (index, rule) in schema["x-kubernetes-validations"].as_array().into_iter().flatten().enumerate() {
         if is_enough(wrong) {
             return;
         }
-        check_rule(rule, schema, &format!("{at}.x-kubernetes-validations[{index}]"), wrong);
+        let at = format!("{at}.x-kubernetes-validations[{index}]");
+        check_words(rule, schema, &at, wrong);
+        check_expressions(rule, schema, uncorrelated, &at, wrong);
     }
 }
 
-fn check_rule(rule: &Value, schema: &Value, at: &str, wrong: &mut Vec<Invalid>) {
-    let text = |field: &str| rule[field].as_str().unwrap_or_default();
+/// What can be said of a rule without reading its expressions.
+fn check_words(rule: &Value, schema: &Value, at: &str, wrong: &mut Vec<Invalid>) {
+    let text = |name: &str| rule[name].as_str().unwrap_or_default();
     let field = |name: &str| format!("{at}.{name}");
-    if text("rule").trim().is_empty() {
+    let has_lines = |text: &str| text.contains(['\n', '\r']);
+    let (says, message) = (text("rule").trim(), text("message").trim());
+    if says.is_empty() {
         wrong.push(Invalid::required(field("rule"), "rule is not specified"));
-        return;
+    } else if !text("message").is_empty() && message.is_empty() {
+        wrong.push(Invalid::value(field("message"), text("message"), "message must be non-empty if specified"));
+    } else if has_lines(message) {
+        wrong.push(Invalid::value(field("message"), text("message"), "message must not contain line breaks"));
+    } else if has_lines(says) && message.is_empty() {
+        wrong.push(Invalid::required(field("message"), "message must be specified if rule contains line breaks"));
     }
-    for name in ["rule", "messageExpression"] {
-        if text(name).trim().is_empty() {
-            continue;
-        }
-        let undefined = |read: &Expression| fields::undefined(&read.root, schema);
-        let why = match expression::read(text(name)) {
-            Err(why) => Some(why),
-            Ok(read) => undefined(&read).map(|field| format!("undefined field '{field}'")),
-        };
-        if let Some(why) = why {
-            let what = if name == "rule" { "compilation failed" } else { "messageExpression compilation failed" };
-            wrong.push(Invalid::value(field(name), text(name), format!("{what}: {why}")));
-            return;
-        }
-    }
-    let message = text("message");
-    if !rule["message"].is_null() && message.trim().is_empty() {
-        wrong.push(Invalid::value(field("message"), message, "message must be non-empty if specified"));
-    } else if message.trim().contains('\n') {
-        wrong.push(Invalid::value(field("message"), message, "message must not contain line breaks"));
+    if !text("messageExpression").is_empty() && text("messageExpression").trim().is_empty() {
+        let why = "messageExpression must be non-empty if specified";
+        wrong.push(Invalid::required(field("messageExpression"), why));
     }
     const REASONS: [&str; 4] =
-        ["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"];
+        ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
     if !rule["reason"].is_null() && !REASONS.contains(&text("reason")) {
         wrong.push(Invalid::not_supported(field("reason"), text("reason"), &REASONS));
     }
-    if !rule["fieldPath"].is_null() && !text("fieldPath").starts_with(['.', '[']) {
-        let why = "fieldPath must be a path below the value, such as .spec.replicas";
-        wrong.push(Invalid::value(field("fieldPath"), text("fieldPath"), why));
+    let path = text("fieldPath");
+    let mut refuse_path = |why: &str| wrong.push(Invalid::value(field("fieldPath"), path, why));
+    if !path.is_empty() && path.trim().is_empty() {
+        refuse_path("fieldPath must be non-empty if specified");
     }
-    let alone = json!({"type": "object", "x-kubernetes-validations": [rule]});
+    if has_lines(path) {
+        refuse_path("fieldPath must not contain line breaks");
+    }
+    if !path.is_empty() && field_path::written(schema, path).is_none() {
+        refuse_path("fieldPath must be a valid path");
+    }
+}
+
+fn check_expressions(rule: &Value, schema: &Value, uncorrelated: &str, at: &str, wrong: &mut Vec<Invalid>) {
+    if rule["rule"].as_str().is_none_or(|text| text.trim().is_empty()) {
+        return; // that was told already
+    }
+    let field = |name: &str| format!("{at}.{name}");
+    for (name, what, kind) in [
+        ("rule", "compilation failed", "cel expression must evaluate to a bool"),
+        ("messageExpression", "messageExpression compilation failed", "messageExpression must evaluate to a string"),
+    ] {
+        let Some(text) = rule[name].as_str().filter(|text| !text.trim().is_empty()) else { continue };
+        let mut refuse = |why: String| wrong.push(Invalid::value(field(name), text, why));
+        let read = match read(text) {
+            Ok(read) => read,
+            Err(why) => return refuse(format!("{what}: {why}")),
+        };
+        if let Some(undefined) = fields::undefined(&read.root, schema) {
+            return refuse(format!("{what}: undefined field '{undefined}'"));
+        }
+        if fields::is_never(&read.root, if name == "rule" { Type::Bool } else { Type::String }) {
+            return refuse(kind.to_owned());
+        }
+        let speaks_of_old = read.variables.contains("oldSelf");
+        if name == "rule" && speaks_of_old && !uncorrelated.is_empty() {
+            let why = "oldSelf cannot be used on the uncorrelatable portion of the schema within";
+            return refuse(format!("{why} {uncorrelated}"));
+        }
+        if name == "rule" && !speaks_of_old && !rule["optionalOldSelf"].is_null() {
+            let why = "may not be set if oldSelf is not used in rule";
+            return wrong.push(Invalid::value(field("optionalOldSelf"), rule["optionalOldSelf"].clone(), why));
+        }
+    }
+    let alone = json!({"type": "object", "x-kubernetes-validations": [rewritten(rule)]});
     let errors = || compile_schema(&alone).compilation_errors().iter().map(ToString::to_string).collect::<Vec<_>>();
     for error in expression::apart(errors).unwrap_or_default() {
-        wrong.push(Invalid::value(field("rule"), text("rule"), format!("compilation failed: {error}")));
+        wrong.push(Invalid::value(field("rule"), rule["rule"].clone(), format!("compilation failed: {error}")));
     }
 }
 
 /// The rules of one node of a schema, compiled with the types of what is below it.
-pub struct Compiled(CompiledSchema);
+pub struct Compiled {
+    schema: CompiledSchema,
+    /// The rules as they were written, by what the library was given.
+    written: HashMap<String, Written>,
+}
+
+/// What a complaint says of the rule.
+#[derive(Clone)]
+struct Written {
+    rule: String,
+    /// The field below the value at which the rule finds fault; empty if it is the value itself.
+    path: String,
+    speaks_of_old: bool,
+}
 
 impl std::fmt::Debug for Compiled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -121,10 +179,18 @@ impl Compiled {
     /// Compiles the rules of a node in which nothing is wrong; nothing, if it has none.
     pub fn of(schema: &Value) -> Option<Self> {
         let rules = schema["x-kubernetes-validations"].as_array().filter(|rules| !rules.is_empty())?;
+        let mut written = HashMap::new();
+        for rule in rules {
+            let text = rule["rule"].as_str().unwrap_or_default();
+            let path = rule["fieldPath"].as_str().and_then(|path| field_path::written(schema, path));
+            let speaks_of_old = read(text).is_ok_and(|read| read.variables.contains("oldSelf"));
+            let key = rewritten(rule)["rule"].as_str().unwrap_or_default().to_owned();
+            written.insert(key, Written { rule: text.to_owned(), path: path.unwrap_or_default(), speaks_of_old });
+        }
         // The rules below are asked by themselves, of the old value that theirs was.
         let mut alone = without_rules(schema);
-        alone["x-kubernetes-validations"] = rules.iter().map(|rule| with_optional(rule.clone())).collect();
-        expression::apart(|| compile_schema(&alone)).map(Self)
+        alone["x-kubernetes-validations"] = rules.iter().map(rewritten).collect();
+        expression::apart(|| compile_schema(&alone)).map(|schema| Self { schema, written })
     }
 }
 
@@ -141,16 +207,22 @@ fn without_rules(schema: &Value) -> Value {
     }
 }
 
-/// The library has null where an old value is optional and missing; rules expect an optional value.
-fn with_optional(mut rule: Value) -> Value {
-    if rule["optionalOldSelf"] == true {
-        for name in ["rule", "messageExpression"] {
-            if let Some(text) = rule[name].as_str() {
-                rule[name] = expression::with_optional(text, "oldSelf").into();
-            }
+/// The rule as the library has to be given it: without pairs of negations, and with an old value that may be missing, which
+/// the library takes for null, as the optional value that rules expect.
+fn rewritten(rule: &Value) -> Value {
+    let mut made = rule.clone();
+    for name in ["rule", "messageExpression"] {
+        let Some(text) = rule[name].as_str() else { continue };
+        let mut text = text::without_double_negation(text);
+        if rule["optionalOldSelf"] == true {
+            text = text::with_optional(&text, "oldSelf");
         }
+        made[name] = text.into();
     }
-    rule
+    if rule["rule"].is_string() && rule["message"].as_str().is_none_or(str::is_empty) {
+        made["message"] = format!("failed rule: {}", rule["rule"].as_str().unwrap_or_default().trim()).into();
+    }
+    made
 }
 
 /// What the rules of a schema say of an object. Of what did not change, only rules about changes are asked.
@@ -203,13 +275,14 @@ impl Asked<'_> {
             self.steps = rest;
         }
         if let Some(compiled) = &node.compiled
-            && let Err(errors) = validate_compiled(&compiled.0, value, old)
+            && let Err(errors) = validate_compiled(&compiled.schema, value, old)
         {
             let is_unchanged = unchanged || old.is_some_and(|old| old::equal(node, value, old));
             for error in errors.into_vec() {
+                let Some(written) = compiled.written.get(&error.rule) else { continue };
                 // It was no better before, and nobody made it worse.
-                if !is_unchanged || error.rule.contains("oldSelf") {
-                    self.wrong.push(invalid(error, value, path));
+                if !is_unchanged || written.speaks_of_old {
+                    self.wrong.push(invalid(error, written, value, path));
                 }
             }
         }
@@ -240,18 +313,17 @@ impl Asked<'_> {
     }
 }
 
-/// `below` is where the rule says that the field is, from the value that it is asked of.
-fn invalid(error: ValidationError, value: &Value, path: &Path<'_>) -> Invalid {
-    let below = error.field_path.trim_start_matches('.');
-    let field = match (path.field(), below) {
-        (field, "") => field,
-        (field, below) if field == "<nil>" => below.to_owned(),
-        (field, below) if below.starts_with('[') => format!("{field}{below}"),
-        (field, below) => format!("{field}.{below}"),
+fn invalid(error: ValidationError, written: &Written, value: &Value, path: &Path<'_>) -> Invalid {
+    let below = written.path.as_str();
+    let field = match path.field() {
+        field if below.is_empty() => field,
+        field if field == "<nil>" => below.to_owned(),
+        field if below.starts_with('[') => format!("{field}{below}"),
+        field => format!("{field}.{below}"),
     };
     let said = match error.kind {
         ErrorKind::ValidationFailure => error.message,
-        _ => format!("{} evaluating rule: {}", error.message, error.rule),
+        _ => format!("{} evaluating rule: {}", error.message, written.rule),
     };
     let name = type_name(at(value, below));
     match error.reason.as_deref() {
@@ -435,6 +507,30 @@ mod tests {
         let wrong = Structural::compile(&closed, "s").unwrap_err();
         assert_eq!(wrong.len(), 1, "{wrong:?}");
         assert!(wrong[0].to_string().ends_with("compilation failed: undefined field 'b'"), "{}", wrong[0]);
+        for (rule, what) in [
+            (
+                json!({"rule": "self.a + 1"}),
+                "rule: Invalid value: \"self.a + 1\": cel expression must evaluate to a bool",
+            ),
+            (
+                json!({"rule": "true", "messageExpression": "1"}),
+                "messageExpression: Invalid value: \"1\": messageExpression must evaluate to a string",
+            ),
+            (
+                json!({"rule": "true ||\nfalse"}),
+                "message: Required value: message must be specified if rule contains line breaks",
+            ),
+            (
+                json!({"rule": "true", "optionalOldSelf": true}),
+                "optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule",
+            ),
+            (
+                json!({"rule": "true", "fieldPath": ".nowhere"}),
+                "fieldPath: Invalid value: \".nowhere\": fieldPath must be a valid path",
+            ),
+        ] {
+            assert_eq!(refused(rule), [format!("{at}.{what}")]);
+        }
         assert_eq!(refused(json!({"rule": "true", "message": "a\nb"})).len(), 1);
         assert_eq!(refused(json!({"rule": "true", "reason": "Because"})).len(), 1);
         assert_eq!(refused(json!({"rule": "true", "fieldPath": "spec"})).len(), 1);
@@ -443,6 +539,33 @@ mod tests {
         assert!(refused(json!({ "rule": nested }))[0].contains("estimated rule cost exceeds budget"));
         assert_eq!(refused(json!({"rule": format!("{}true{}", "(".repeat(5000), ")".repeat(5000))})).len(), 1);
         assert_eq!(refused(json!({"rule": format!("self.a == '{}'", "x".repeat(10_000))})).len(), 1);
+    }
+
+    #[test]
+    fn a_rule_about_changes_is_refused_where_nobody_knows_what_a_value_was() {
+        let item = json!({"type": "object", "properties": {"n": {"type": "integer", "x-kubernetes-validations": [
+            {"rule": "self >= oldSelf"}]}}});
+        let refused = |list: Value| Structural::compile(&schema(list), "s").err().unwrap_or_default();
+        let wrong = refused(json!({"type": "array", "items": item}));
+        assert_eq!(wrong.len(), 1, "{wrong:?}");
+        let why = "oldSelf cannot be used on the uncorrelatable portion of the schema within s.properties[spec]";
+        assert!(wrong[0].to_string().ends_with(why), "{}", wrong[0]);
+        let atomic = json!({"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": item}});
+        assert_eq!(refused(atomic).len(), 1);
+    }
+
+    #[test]
+    fn a_rule_that_is_given_to_the_library_in_other_words_is_told_in_its_own() {
+        let schema = schema(json!({"type": "object", "properties": {"on": {"type": "boolean"}, "m": {
+            "type": "object", "additionalProperties": {"type": "string"}}},
+            "x-kubernetes-validations": [
+                {"rule": " !!self.on || !oldSelf.hasValue()", "optionalOldSelf": true, "fieldPath": ".m['a.b']"}]}));
+        let on = |on: bool| json!({"spec": {"on": on}});
+        assert_eq!(said(&schema, on(true), Some(on(false))), [""; 0]);
+        assert_eq!(
+            said(&schema, on(false), Some(on(true))),
+            ["spec.m[a.b]: Invalid value: \"object\": failed rule: !!self.on || !oldSelf.hasValue()"]
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod owners;
 mod pods;
 mod quota;
 mod service_account;
-mod webhooks;
+pub(crate) mod webhooks;
 
 pub use notes::Notes;
 pub(crate) use quota::{Quotas, keep as keep_quotas};
@@ -124,7 +124,7 @@ impl Rules {
         quotas: &Arc<Quotas>,
     ) -> Self {
         let limits = limit_ranger::LimitRanger::new(windows);
-        let webhooks = |prefix| webhooks::Webhooks::new(settings, windows, prefix);
+        let webhooks = |prefix| webhooks::Webhooks::new(settings, windows, authorizer, prefix);
         Self {
             admit: vec![
                 Box::new(namespace::AutoProvision), // before Lifecycle, which refuses namespaces that are not there

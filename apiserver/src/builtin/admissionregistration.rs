@@ -11,6 +11,7 @@ use url::Url;
 
 use super::{fill, go, items, kubernetes, list, refuse, refuse_unsupported, text};
 use crate::{
+    admission::webhooks::check_conditions,
     kinds::{Cell, Hooks, Kind},
     meta,
     status::is_enough,
@@ -104,10 +105,7 @@ fn check_webhook(webhook: &Value, at: &str, wrong: &mut Vec<Invalid>) {
     }
     check_client(&webhook["clientConfig"], &format!("{at}.clientConfig"), wrong);
     check_versions(list(webhook, "admissionReviewVersions"), &format!("{at}.admissionReviewVersions"), wrong);
-    if !list(webhook, "matchConditions").is_empty() {
-        // To ignore them would ask a webhook about what it does not want to be asked about.
-        wrong.push(Invalid::forbidden(format!("{at}.matchConditions"), "this server evaluates no match conditions"));
-    }
+    check_conditions(list(webhook, "matchConditions"), &format!("{at}.matchConditions"), wrong);
 }
 
 /// At least three segments: `name.of.a-domain`.

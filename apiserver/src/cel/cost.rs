@@ -9,6 +9,9 @@ use kube_cel::cel::{
 };
 use serde_json::Value;
 
+/// What strangers say of one object may take so many steps.
+pub const MOST_STEPS: u64 = 10_000_000;
+
 /// How many steps the expression may take over the values of its variables.
 pub fn steps(expression: &IdedExpr, variables: &[(&str, Option<&Value>)]) -> u64 {
     let known = variables.iter().filter_map(|(name, value)| Some((*name, Size::Known((*value)?))));

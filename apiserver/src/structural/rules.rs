@@ -2,10 +2,7 @@
 //!
 //! A library reads and asks them, within the bounds of [`crate::cel`].
 
-use std::{
-    collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::collections::HashMap;
 
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, compile_schema, validate_compiled};
 use onex_crds::{Invalid, Problem};
@@ -19,16 +16,13 @@ use super::{
 };
 use crate::{
     cel::{
-        cost,
+        self, cost,
         expression::{self, Expression},
         fields::{self, Type},
         text,
     },
     status::is_enough,
 };
-
-/// The rules of one object may take so many steps.
-const MOST_STEPS: u64 = 10_000_000;
 
 /// What of one rule is evaluated: the rule itself, and what its message is made by.
 #[derive(Debug)]
@@ -229,16 +223,12 @@ fn rewritten(rule: &Value) -> Value {
 pub fn check(root: &Node, object: &Value, old: Option<&Value>, wrong: &mut Vec<Invalid>) {
     let mut found = Vec::new();
     let ask = || {
-        let mut asked = Asked { steps: MOST_STEPS, wrong: &mut found };
+        let mut asked = Asked { steps: cost::MOST_STEPS, wrong: &mut found };
         if let Err(too_much) = asked.ask(root, object, old, &Path::Root(""), false) {
             asked.wrong.push(too_much);
         }
     };
-    // The library panics where it has nothing to say, and an object must not be able to make it.
-    let answered = match root.deep_rules() {
-        true => expression::apart(ask),
-        false => catch_unwind(AssertUnwindSafe(ask)).ok(),
-    };
+    let answered = cel::guarded(root.deep_rules(), ask);
     wrong.extend(found);
     if answered.is_none() {
         wrong.push(Invalid::value("<nil>", "object", "a rule cannot be evaluated on this object"));

@@ -417,9 +417,129 @@ async fn configurations_are_shown_as_kubectl_shows_them_and_refused_for_their_mi
     assert_eq!(columns, ["Name", "Webhooks", "Age"]);
     assert_eq!(table["rows"][0]["cells"][1], 1);
     let mut object = world.get(&format!("{MUTATING}/m")).await.is(200);
-    object["webhooks"][0]["matchConditions"] = json!([{"name": "a", "expression": "true"}]);
+    object["webhooks"][0]["matchConditions"] = json!([
+        {"name": "a", "expression": "object.a >"},
+        {"name": "a", "expression": "nobody == 1"},
+        {"name": "b c", "expression": "'text'"},
+        {"name": "", "expression": " "},
+        {"name": "good", "expression": "authorizer.requestResource.check('get').allowed()"},
+    ]);
     let why = world.put(&format!("{MUTATING}/m"), object).await.says(422);
-    assert!(why.contains("webhooks[0].matchConditions: Forbidden"), "{why}");
+    for said in [
+        "[0].expression: Invalid value: \"object.a >\": compilation failed: ",
+        "[1].expression: Invalid value: \"nobody == 1\": compilation failed: undeclared reference to 'nobody'",
+        "[1].name: Duplicate value: \"a\"",
+        "[2].expression: Invalid value: \"'text'\": must evaluate to bool",
+        "[2].name: Invalid value: \"b c\": name part must consist of",
+        "[3].expression: Required value",
+        "[3].name: Required value",
+    ] {
+        assert!(why.contains(&format!("webhooks[0].matchConditions{said}")), "{said} in {why}");
+    }
+    assert!(!why.contains("matchConditions[4]"), "{why}");
+}
+
+fn conditions(expressions: &[&str]) -> Value {
+    let conditions = expressions.iter().enumerate();
+    let named = conditions.map(|(index, text)| json!({"name": format!("c{index}"), "expression": text}));
+    json!({"matchConditions": named.collect::<Vec<_>>()})
+}
+
+#[tokio::test]
+async fn a_webhook_is_asked_only_where_its_conditions_hold() {
+    let world = World::new().await;
+    let hook = WebhookServer::new(|_, _| yes()).await;
+    let asked = |path: &str, expressions: &[&str]| {
+        hook.webhook(&format!("{}.example.com", &path[1..]), path, conditions(expressions))
+    };
+    let webhooks = json!([
+        asked("/object", &["has(object.data.a) && object.data.a == '1'", "object.metadata.name != 'other'"]),
+        asked("/update", &["oldObject != null", "request.operation == 'UPDATE' && !(oldObject == object)"]),
+        asked("/who", &["!('system:masters' in request.userInfo.groups)", "request.resource.resource == 'configmaps'"]),
+        asked(
+            "/may",
+            &["authorizer.group('').resource('secrets').namespace('default').name('x').check('get').allowed()"]
+        ),
+        asked("/request", &["authorizer.requestResource.check('delete').allowed()"]),
+        asked(
+            "/path",
+            &[
+                "authorizer.path('/readyz').check('get').allowed() && !authorizer.path('/metrics').check('get').allowed()"
+            ]
+        ),
+        asked(
+            "/account",
+            &[
+                "authorizer.serviceAccount('default', 'robot').group('').resource('configmaps').namespace('default').check('create').allowed()"
+            ]
+        ),
+        asked("/never", &["object.nothing.deep == 1", "false"]),
+    ]);
+    configure(&world, VALIDATING, "v", webhooks).await;
+    let paths = || {
+        let mut paths: Vec<_> = hook.paths().iter().map(|path| path.split('?').next().unwrap().to_owned()).collect();
+        paths.sort();
+        paths
+    };
+    world.post(MAPS, map("a")).await.is(201);
+    assert_eq!(paths(), ["/may", "/object", "/request"]);
+    world.post(MAPS, map("other")).await.is(201);
+    assert_eq!(paths()[3..], ["/request", "/request"], "{:?}", paths());
+    // Somebody who may do little, asked about as well.
+    let rules =
+        json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "update", "patch", "get"]}]);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    world.post(&format!("{rbac}/roles"), json!({"metadata": {"name": "r"}, "rules": rules})).await.is(201);
+    let subjects = json!([{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"},
+        {"kind": "ServiceAccount", "name": "robot", "namespace": "default"}]);
+    let role = json!({"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"});
+    world
+        .post(
+            &format!("{rbac}/rolebindings"),
+            json!({"metadata": {"name": "b"}, "subjects": subjects, "roleRef": role}),
+        )
+        .await
+        .is(201);
+    let before = paths().len();
+    let bob = world.as_user("bob", &["system:authenticated"]);
+    bob.merge(&format!("{MAPS}/a"), json!({"data": {"a": "2"}})).await.is(200);
+    let mut since: Vec<_> =
+        hook.paths()[before..].iter().map(|path| path.split('?').next().unwrap().to_owned()).collect();
+    since.sort();
+    assert_eq!(since, ["/account", "/path", "/update", "/who"]);
+}
+
+#[tokio::test]
+async fn a_condition_that_fails_does_what_the_failure_policy_says() {
+    let world = World::new().await;
+    let hook = WebhookServer::new(|_, _| yes()).await;
+    let mut ignored = conditions(&["object.nothing == 1"]);
+    ignored["failurePolicy"] = "Ignore".into();
+    configure(&world, MUTATING, "m", json!([hook.webhook("m.example.com", "/", ignored)])).await;
+    world.post(MAPS, map("a")).await.is(201);
+    let failing = conditions(&["true", "object.nothing == 1", "object.data"]);
+    configure(&world, VALIDATING, "v", json!([hook.webhook("v.example.com", "/", failing)])).await;
+    let why = world.post(MAPS, map("b")).await.says(403);
+    assert!(
+        why.starts_with("configmaps \"b\" is forbidden: [expression 'object.nothing == 1' resulted in error: "),
+        "{why}"
+    );
+    assert!(why.ends_with("expression 'object.data' resulted in map, not in a bool]"), "{why}");
+    assert!(hook.paths().is_empty());
+}
+
+#[tokio::test]
+async fn no_condition_keeps_the_server_busy() {
+    let world = World::new().await;
+    let hook = WebhookServer::new(|_, _| yes()).await;
+    let nested = "object.data.all(a, object.data.all(b, object.data.all(c, a != b || b != c || a == c)))";
+    configure(&world, VALIDATING, "v", json!([hook.webhook("v.example.com", "/", conditions(&[nested]))])).await;
+    world.post(MAPS, map("small")).await.is(201);
+    let data: serde_json::Map<_, _> = (0..2000).map(|n| (format!("k{n}"), "".into())).collect();
+    let began = Instant::now();
+    let why = world.post(MAPS, json!({"metadata": {"name": "large"}, "data": data})).await.says(403);
+    assert!(why.contains("running out of cost budget"), "{why}");
+    assert!(began.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]

@@ -8,11 +8,13 @@ use tokio::time::Instant;
 
 use super::{
     call::{Dial, Way},
+    condition::Conditions,
     question::{self, Asked, Subject, Verdict},
 };
 use crate::{
     admission::{Operation, Review},
-    registry::Registry,
+    authz::Authorizer,
+    registry::{Registry, about},
     selector::Labels,
     status::{Result, Status},
 };
@@ -29,6 +31,7 @@ pub struct Hook {
     is_equivalent: bool,
     namespaces: Labels,
     objects: Labels,
+    conditions: Conditions,
     pub(super) ignores_failure: bool,
     pub(super) is_without_side_effects: bool,
     pub(super) wants_reinvocation: bool,
@@ -76,6 +79,7 @@ impl Hook {
             is_equivalent: hook["matchPolicy"] != "Exact",
             namespaces: Labels::from_label_selector(&hook["namespaceSelector"]),
             objects: Labels::from_label_selector(&hook["objectSelector"]),
+            conditions: Conditions::of(hook),
             ignores_failure: hook["failurePolicy"] == "Ignore",
             is_without_side_effects: hook["sideEffects"] == "None" || hook["sideEffects"] == "NoneOnDryRun",
             wants_reinvocation: hook["reinvocationPolicy"] == "IfNeeded",
@@ -86,7 +90,12 @@ impl Hook {
     }
 
     /// What the webhook is to be asked about the write; nothing if it does not concern it.
-    pub(super) fn concerns(&self, review: &Review<'_>, registry: &Registry) -> Result<Option<Asked>> {
+    pub(super) fn concerns(
+        &self,
+        review: &Review<'_>,
+        registry: &Registry,
+        authorizer: &Arc<Authorizer>,
+    ) -> Result<Option<Asked>> {
         let subject = Subject::of(review);
         let namespace = self.wants_namespace(review, registry);
         if !matches!(namespace, Ok(false)) && self.wants_object(review) {
@@ -97,7 +106,15 @@ impl Hook {
             };
             if let Some(equivalent) = found {
                 namespace?;
-                return Ok(Some(Asked::of(review, registry, equivalent)));
+                let asked = Asked::of(review, registry, equivalent);
+                return match self.conditions.hold(&asked, review, authorizer) {
+                    Ok(holds) => Ok(holds.then_some(asked)),
+                    Err(why) => {
+                        tracing::warn!(webhook = self.name, why, "a condition of a webhook fails");
+                        let about = about(review.kind, question::name(review));
+                        if self.ignores_failure { Ok(None) } else { Err(Status::forbidden(about, why)) }
+                    }
+                };
             }
         }
         Ok(None)

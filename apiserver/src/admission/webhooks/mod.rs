@@ -26,6 +26,7 @@ use serde_json::Value;
 use super::{Admit, Review, Validate};
 use crate::{
     Settings,
+    authz::Authorizer,
     kinds::Kind,
     meta, patch,
     registry::{self, Part, Registry},
@@ -34,11 +35,13 @@ use crate::{
 };
 
 mod call;
+mod condition;
 mod hook;
 mod question;
 mod trust;
 
 use call::Dial;
+pub(crate) use condition::check as check_conditions;
 use hook::Hook;
 use question::{Asked, Verdict};
 
@@ -47,6 +50,7 @@ type Compiled = (u64, Vec<Arc<Hook>>);
 
 /// The webhooks of one kind of configuration.
 pub(super) struct Webhooks {
+    authorizer: Arc<Authorizer>,
     window: Arc<Window>,
     dial: Dial,
     budget: Duration,
@@ -84,8 +88,9 @@ impl Rounds {
 }
 
 impl Webhooks {
-    pub(super) fn new(settings: &Settings, windows: &Arc<Windows>, prefix: &str) -> Self {
+    pub(super) fn new(settings: &Settings, windows: &Arc<Windows>, authorizer: &Arc<Authorizer>, prefix: &str) -> Self {
         Self {
+            authorizer: authorizer.clone(),
             window: windows.of(prefix).expect("webhook configurations are compiled in"),
             dial: Dial::new(windows),
             budget: Duration::from_secs(settings.webhook_budget_seconds),
@@ -196,7 +201,7 @@ impl Admit for Mutating {
             if review.rounds.again && !review.rounds.due.iter().any(|due| Arc::ptr_eq(due, hook)) {
                 continue; // who was not asked before is not asked again
             }
-            let Some(asked) = hook.concerns(review, registry)? else { continue };
+            let Some(asked) = hook.concerns(review, registry, &self.0.authorizer)? else { continue };
             let verdict = self.0.ask(hook, &asked, review).await?;
             if let Some(verdict) = verdict {
                 verdict.hold(&hook.name)?;
@@ -304,7 +309,7 @@ impl Validate for Validating {
         let Some(hooks) = self.0.hooks(review) else { return Ok(()) };
         let mut concerned = Vec::new();
         for hook in hooks.iter() {
-            if let Some(asked) = hook.concerns(review, registry)? {
+            if let Some(asked) = hook.concerns(review, registry, &self.0.authorizer)? {
                 concerned.push((hook, asked));
             }
         }

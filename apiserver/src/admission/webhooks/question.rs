@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admission::{Operation, Review, Sent},
+    cel::authorizer::Resource,
     handlers::scale,
     kinds::Kind,
     registry::{Part, Registry},
@@ -45,9 +46,21 @@ pub(super) fn namespace<'a>(review: &'a Review<'_>) -> &'a str {
     if review.kind.group.is_empty() && review.kind.plural == "namespaces" { name(review) } else { review.namespace }
 }
 
-fn name<'a>(review: &'a Review<'_>) -> &'a str {
+/// The name of the object.
+pub(super) fn name<'a>(review: &'a Review<'_>) -> &'a str {
     let object = review.object.as_deref().or(review.old);
     object.and_then(|object| object["metadata"]["name"].as_str()).unwrap_or_default()
+}
+
+/// What the request is about, as authorization sees it.
+pub(super) fn resource(review: &Review<'_>) -> Resource {
+    Resource {
+        group: review.kind.group.clone(),
+        resource: review.kind.plural.clone(),
+        subresource: review.part.subresource().to_owned(),
+        namespace: namespace(review).to_owned(),
+        name: name(review).to_owned(),
+    }
 }
 
 /// What a webhook is asked about, in the kind that it knows.
@@ -81,8 +94,22 @@ impl Asked {
         object
     }
 
+    /// The object as it was before the write.
+    pub(super) fn old(&self) -> Option<&Value> {
+        self.old.as_ref()
+    }
+
     /// The review as it is sent.
     pub(super) fn question(&self, review: &Review<'_>, version: &str, uid: &str) -> Value {
+        let mut request = self.about(review);
+        request["uid"] = uid.into();
+        request["object"] = self.object.clone().into();
+        request["oldObject"] = self.old.clone().into();
+        json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"), "request": request})
+    }
+
+    /// The request, without the objects.
+    pub(super) fn about(&self, review: &Review<'_>) -> Value {
         let subresource = review.part.subresource();
         let user = review.user;
         let extra: BTreeMap<_, _> = user.extra.iter().collect();
@@ -94,7 +121,6 @@ impl Asked {
             who["extra"] = json!(extra);
         }
         let mut request = json!({
-            "uid": uid,
             "kind": group_version_kind(&self.kind, review.part),
             "resource": group_version_resource(&self.kind),
             "requestKind": group_version_kind(review.kind, review.part),
@@ -102,8 +128,6 @@ impl Asked {
             "name": name(review),
             "operation": operation(review),
             "userInfo": who,
-            "object": self.object,
-            "oldObject": self.old,
             "dryRun": review.dry_run,
             "options": options(review),
         });
@@ -115,7 +139,7 @@ impl Asked {
                 request[field] = text.into();
             }
         }
-        json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"), "request": request})
+        request
     }
 }
 

@@ -137,6 +137,7 @@ impl Context {
             ("update", part) if let Some(part) = self.amended(part) => update::update(self, part, body).await,
             ("patch", part) if let Some(part) = self.amended(part) => patch::patch(self, part, body).await,
             (_, part @ ("exec" | "attach" | "portforward")) if self.has("log") => Err(Status::not_implemented(part)),
+            (_, part) if self.is_proxy(part) => Err(Status::not_implemented("proxy")),
             ("get", "log") if self.has("log") => log::log(self).await,
             ("create", "token") if self.has("token") => token::create(self, body).await,
             ("create", "eviction") if self.has("eviction") => evict::evict(self, body).await,
@@ -151,6 +152,14 @@ impl Context {
 
     fn has(&self, subresource: &str) -> bool {
         self.kind.subresources.iter().any(|s| s.name == subresource)
+    }
+
+    /// The way to a program behind an object, which Kubernetes has for these kinds.
+    fn is_proxy(&self, subresource: &str) -> bool {
+        let kind = &self.kind;
+        kind.group.is_empty()
+            && matches!(kind.plural.as_str(), "pods" | "services" | "nodes")
+            && subresource.split('/').next() == Some("proxy")
     }
 
     /// The part of the object that a subresource of this name changes, and nothing else of it.

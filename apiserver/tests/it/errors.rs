@@ -271,6 +271,10 @@ async fn what_no_node_offers_is_said_so() {
     world.post("/api/v1/namespaces/default/pods", pod).await.is(201);
     let answer = world.send(Method::POST, "/api/v1/namespaces/default/pods/p/exec?command=sh", &[], "").await;
     assert_eq!(answer.says(501), "this platform offers no exec: its Pods are processes of the node");
+    for path in ["pods/p/proxy", "services/s:http/proxy/index.html"] {
+        let answer = world.get(&format!("/api/v1/namespaces/default/{path}")).await;
+        assert_eq!(answer.says(501), "this platform offers no proxy: its Pods are processes of the node", "{path}");
+    }
 }
 
 #[tokio::test]

@@ -23,7 +23,11 @@ build: ## Build target/release/onex, installing what is missing
 test: ## Run all tests, installing what they need
 	@.ci/prepare tests
 	@without=$$(cat target/tools/without-go 2>/dev/null || true); \
-	cargo test --workspace --locked --no-fail-fast -- $${without:+--skip suites::go} 2>&1 | awk -v without="$$without" ' \
+	{ failed=0; \
+	  cargo test --workspace --locked --no-fail-fast -- $${without:+--skip suites::go} || failed=1; \
+	  echo "The apiserver once more, each time over an etcd of its own:"; \
+	  ONEX_TEST_STORAGE=etcd cargo test --locked -p onex-apiserver --test it || failed=1; \
+	  exit $$failed; } 2>&1 | awk -v without="$$without" ' \
 	  { print; fflush() } \
 	  /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	  END { if (without) { ignored += 1; print "NOT RUN: suites::go, as " without } \

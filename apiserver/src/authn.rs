@@ -104,7 +104,7 @@ impl Tokens {
 pub(crate) async fn authenticate(State(server): State<Arc<Inner>>, mut request: Request, next: Next) -> Response {
     // A client in this process was introduced by the composition root.
     let known = request.extensions().get::<User>().cloned();
-    if known.is_none() && bears_a_token(&request) && !server.windows.current(PATIENCE).await {
+    if known.is_none() && bears_a_token(&request) && !server.windows.current_here(PATIENCE).await {
         return behind().into_response(); // the token may be good no longer, which cannot be seen
     }
     let Some(user) = known.or_else(|| identify(&server, &request)) else {
@@ -158,7 +158,7 @@ async fn impersonated(server: &Inner, user: &User, headers: &HeaderMap) -> Resul
         return Err(Status::bad_request("requested groups, a uid or extras without impersonating a user"));
     }
     // Who was told that they may must not be turned away.
-    if !user.is_in(MASTERS) && !server.windows.current(PATIENCE).await {
+    if !user.is_in(MASTERS) && !server.windows.current_here(PATIENCE).await {
         return Err(behind());
     }
     wanted.hold(server, user)?;

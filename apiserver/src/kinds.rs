@@ -70,6 +70,8 @@ pub struct Kind {
     pub generation: bool,
     /// `status` in the body of a create is kept: nodes register with theirs.
     pub status_on_create: bool,
+    /// Its objects are news, which nobody needs for longer than `event_ttl_seconds` after they were written.
+    pub passing: bool,
     /// What names look like.
     pub names: Names,
     /// The beginning of the name of an object that comes without any.
@@ -295,6 +297,7 @@ impl Kind {
             create_on_update: false,
             generation: false,
             status_on_create: false,
+            passing: false,
             names: Names::Subdomain,
             generate_name: None,
             hooks: Hooks::default(),

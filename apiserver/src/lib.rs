@@ -259,7 +259,8 @@ impl Apiserver {
         let quotas = admission::Quotas::new(&windows);
         let rules = admission::Rules::all(&settings, &windows, &authorizer, &quotas);
         let rules = rules.chosen(&settings.enable_admission, &settings.disable_admission)?;
-        let registry = Registry::new(storage, windows.clone(), kinds.clone(), rules, clock.clone());
+        let passing = Duration::from_secs(settings.event_ttl_seconds);
+        let registry = Registry::new(storage, windows.clone(), kinds.clone(), rules, clock.clone(), passing);
         let inner = Inner {
             limits: limits::InFlight::new(&settings),
             settings,

@@ -31,6 +31,7 @@ pub struct Registry {
     kinds: Arc<Kinds>,
     rules: Rules,
     clock: Clock,
+    passing: Duration,
 }
 
 /// Who writes, and how.
@@ -169,15 +170,16 @@ const NAMES: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Registry {
-    /// A write path over `storage`. Admission is asked in the order given.
+    /// A write path over `storage`. Admission is asked in the order given. What is passing is of no interest after `passing`.
     pub fn new(
         storage: Arc<dyn Storage>,
         windows: Arc<Windows>,
         kinds: Arc<Kinds>,
         rules: Rules,
         clock: Clock,
+        passing: Duration,
     ) -> Self {
-        Self { storage, windows, kinds, rules, clock }
+        Self { storage, windows, kinds, rules, clock, passing }
     }
 
     /// The table of kinds.
@@ -593,7 +595,13 @@ impl Registry {
         // A tree of many small pieces, which nobody needs while the disk works.
         drop(object);
         let offer = window.offer(encoded);
-        let revision = self.storage.put(&Key(Arc::from(key)), offer.stored.raw().clone(), expected).await?;
+        let lifetime = kind.passing.then_some(self.passing);
+        let key = Key(Arc::from(key));
+        let value = offer.stored.raw().clone();
+        let revision = match lifetime {
+            None => self.storage.put(&key, value, expected).await?,
+            lifetime => self.storage.put_for(&key, value, expected, lifetime).await?,
+        };
         self.windows.promise(revision.0);
         Ok(Outcome::Stored(offer.taken(), revision.0))
     }

@@ -118,7 +118,8 @@ pub struct Window {
     state: RwLock<State>,
     pins: Mutex<VecDeque<(Instant, Snapshot)>>,
     /// What is being written here, by the address of its bytes: the feed need not read again what was looked at already.
-    offered: Mutex<HashMap<usize, Encoded>>,
+    /// Nothing, if the store hands on other bytes than it was given.
+    offered: Option<Mutex<HashMap<usize, Encoded>>>,
     /// Told after every change of this resource.
     news: watch::Sender<u64>,
     /// The revision up to which all windows are complete.
@@ -440,10 +441,10 @@ impl Snapshot {
 }
 
 impl Window {
-    fn new(prefix: String, paths: Vec<Vec<String>>, bounds: Bounds, complete: Arc<AtomicU64>) -> Self {
+    fn new(prefix: String, paths: Vec<Vec<String>>, bounds: Bounds, complete: Arc<AtomicU64>, copies: bool) -> Self {
         let state = State { items: OrdMap::new(), last: 0, history: VecDeque::new(), history_bytes: 0, begins: 0 };
         let (news, _) = watch::channel(0);
-        let (pins, offered) = (Mutex::default(), Mutex::default());
+        let (pins, offered) = (Mutex::default(), (!copies).then(Mutex::default));
         let (changed, closed) = (AtomicU64::new(0), AtomicBool::new(false));
         Self { prefix, paths, bounds, state: RwLock::new(state), pins, offered, news, complete, changed, closed }
     }
@@ -456,9 +457,12 @@ impl Window {
     /// Tells what is about to be stored, so that it need not be read again when the store tells of it.
     pub fn offer(&self, encoded: Encoded) -> Offer<'_> {
         let stored = encoded.stored.clone();
-        let address = stored.raw.as_ptr() as usize;
-        self.offered.lock().insert(address, encoded);
-        Offer { window: self, stored, address: Some(address) }
+        let address = self.offered.as_ref().map(|offered| {
+            let address = stored.raw.as_ptr() as usize;
+            offered.lock().insert(address, encoded);
+            address
+        });
+        Offer { window: self, stored, address }
     }
 
     /// The object at `key`, as of the newest change that any client was told of.
@@ -578,7 +582,8 @@ impl Window {
         let fresh = State { items, last: revision, history: VecDeque::new(), history_bytes: 0, begins: revision };
         drop(std::mem::replace(&mut *self.state.write(), fresh));
         self.changed.store(revision, Ordering::Release);
-        self.offered.lock().clear(); // what was stored meanwhile is in the entries, and will not be told of again
+        // What was stored meanwhile is in the entries, and will not be told of again.
+        self.offered.iter().for_each(|offered| offered.lock().clear());
         // Whoever waits for the next change is to hear that some were missed.
         self.news.send_replace(revision);
     }
@@ -601,7 +606,7 @@ impl Window {
 
     fn read(&self, change: &Change) -> Option<Arc<Item>> {
         let (key, revision, raw) = (change.key.0.clone(), change.revision.0, change.value.clone()?);
-        let offered = self.offered.lock().remove(&(raw.as_ptr() as usize));
+        let offered = self.offered.as_ref().and_then(|offered| offered.lock().remove(&(raw.as_ptr() as usize)));
         let item = match offered {
             Some(Encoded { stored, traits }) => Item { key, revision, stored, traits },
             None => Item::read(key, revision, raw, &self.paths)?,
@@ -656,8 +661,6 @@ pub struct Offer<'a> {
 
 impl Offer<'_> {
     /// It is stored: the window will be told of it.
-    // By a storage that hands on the very bytes it was given, as the embedded ones do. From one that copies them, nobody would
-    // ever collect what is left here: such a storage needs another way to know its own writes again.
     pub fn taken(mut self) -> Stored {
         self.address = None;
         self.stored.clone()
@@ -666,8 +669,8 @@ impl Offer<'_> {
 
 impl Drop for Offer<'_> {
     fn drop(&mut self) {
-        if let Some(address) = self.address {
-            self.window.offered.lock().remove(&address);
+        if let (Some(address), Some(offered)) = (self.address, &self.window.offered) {
+            offered.lock().remove(&address);
         }
     }
 }
@@ -701,10 +704,9 @@ impl Windows {
         bounds: Bounds,
     ) -> Self {
         let complete = Arc::new(AtomicU64::new(0));
-        let windows = resources
-            .into_iter()
-            .map(|(prefix, paths)| (prefix.clone(), Arc::new(Window::new(prefix, paths, bounds, complete.clone()))))
-            .collect();
+        let copies = storage.is_shared();
+        let window = |prefix, paths| Arc::new(Window::new(prefix, paths, bounds, complete.clone(), copies));
+        let windows = resources.into_iter().map(|(prefix, paths)| (prefix.clone(), window(prefix, paths))).collect();
         let (progress, _) = watch::channel(0);
         let (promised, connected) = (AtomicU64::new(0), AtomicBool::new(true));
         let (gate, ended) = (tokio::sync::Mutex::default(), CancellationToken::new());
@@ -713,7 +715,8 @@ impl Windows {
 
     /// Makes a window that [`Windows::load`] fills.
     pub fn declare(&self, prefix: &str, paths: Vec<Vec<String>>) -> Arc<Window> {
-        let window = Arc::new(Window::new(prefix.to_owned(), paths, self.bounds, self.complete.clone()));
+        let copies = self.storage.is_shared();
+        let window = Arc::new(Window::new(prefix.to_owned(), paths, self.bounds, self.complete.clone(), copies));
         if let Some(before) = self.windows.write().insert(prefix.to_owned(), window.clone()) {
             before.close();
         }
@@ -754,8 +757,7 @@ impl Windows {
 
     /// The revision of the store itself, which the windows may not have reached yet.
     pub async fn newest(&self) -> onex_storage::Result<u64> {
-        let nothing = Page { prefix: Prefix(ROOT.into()), after: None, limit: Some(0), at: None };
-        Ok(self.storage.list(nothing).await?.revision.0)
+        Ok(self.storage.newest().await?.0)
     }
 
     /// Notes that somebody is told of `revision`.
@@ -764,7 +766,25 @@ impl Windows {
     }
 
     /// Waits until all windows show everything that anybody was told of. `false` if that took longer than `patience`.
+    ///
+    /// Where others write to the store, what they told is what the store says that there is.
     pub async fn current(&self, patience: Duration) -> bool {
+        if !self.storage.is_shared() {
+            return self.current_here(patience).await;
+        }
+        match tokio::time::timeout(patience, self.storage.newest()).await {
+            Ok(Ok(newest)) => self.reached(newest.0, patience).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the store does not say how far it is");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Waits until all windows show everything that anybody was told of by this process. `false` if that took longer than
+    /// `patience`.
+    pub async fn current_here(&self, patience: Duration) -> bool {
         self.reached(self.promised.load(Ordering::Acquire), patience).await
     }
 
@@ -843,7 +863,8 @@ impl Windows {
             match run {
                 Ok(run) => {
                     let _gate = self.gate.lock().await;
-                    self.apply(run);
+                    self.apply(run.changes);
+                    self.publish(run.revision.0);
                 }
                 Err(error) => return error,
             }
@@ -852,7 +873,6 @@ impl Windows {
     }
 
     fn apply(&self, run: Vec<Change>) {
-        let Some(revision) = run.last().map(|change| change.revision.0) else { return };
         let mut parts: Vec<(Arc<Window>, Vec<Change>)> = Vec::new();
         for change in run {
             let Some(window) = self.route(&change.key.0) else { continue };
@@ -864,7 +884,6 @@ impl Windows {
         for (window, changes) in parts {
             window.apply(changes);
         }
-        self.publish(revision);
     }
 
     fn publish(&self, revision: u64) {
@@ -934,7 +953,8 @@ mod tests {
         let windows = windows(Duration::from_millis(20)).await;
         let window = windows.of(MAPS).unwrap();
         let change = stored(&windows, "a").await;
-        windows.apply(vec![change]);
+        windows.apply(vec![change.clone()]);
+        windows.publish(change.revision.0);
         window.pin(&window.snapshot());
         assert!(matches!(window.events_after(0, 10), Run::Events(events, 1) if events.len() == 1));
         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -958,7 +978,10 @@ mod tests {
         assert_eq!((taken.label("a"), taken.label("b"), taken.label("c")), (Some("1"), Some("2"), None));
         drop(offer);
         drop(window.offer(window.encode(&object("b")).unwrap()));
-        assert!(window.offered.lock().is_empty(), "what was taken, or given up, is expected no longer");
+        assert!(
+            window.offered.as_ref().unwrap().lock().is_empty(),
+            "what was taken, or given up, is expected no longer"
+        );
     }
 
     #[test]
@@ -994,7 +1017,8 @@ mod tests {
         let change = stored(&windows, "a").await;
         windows.promise(change.revision.0);
         assert!(!windows.current(Duration::from_millis(5)).await);
-        windows.apply(vec![change]);
+        windows.apply(vec![change.clone()]);
+        windows.publish(change.revision.0);
         assert!(windows.current(Duration::ZERO).await);
     }
 }

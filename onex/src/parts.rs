@@ -84,9 +84,9 @@ impl Parts<'_> {
         platform: &mut Platform,
         (socket, address): Socket,
     ) -> anyhow::Result<Arc<Apiserver>> {
-        let url = self.settings.stores.storage_url(self.directory)?;
-        say::out(&format!("  storage      opening {url}"));
-        let storage = stores::storage(&url, &self.settings.storage).await?;
+        let location = self.settings.stores.storage_location(self.directory);
+        say::out(&format!("  storage      opening {location}"));
+        let storage = stores::storage(&location, &self.settings.storage).await?;
         let authority = &self.authority;
         let to_kubelets = authority.issue_client("system:onex-apiserver", MASTERS)?;
         let kubelet = Some(pki::client_config(authority.certificate(), Some(&to_kubelets))?);

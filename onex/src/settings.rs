@@ -16,7 +16,7 @@ use crate::stores::Stores;
 pub struct Settings {
     /// Where things are kept, a URL each. What is left out is embedded, in the data directory.
     pub stores: Stores,
-    /// How the embedded storage behaves.
+    /// How the storage behaves.
     #[schemars(with = "BTreeMap<String, Json>")]
     pub storage: onex_storage::Settings,
     /// How the embedded audit log behaves.

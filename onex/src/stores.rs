@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use onex_audit::AuditLog;
-use onex_storage::Storage;
+use onex_storage::{Location, Storage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -14,10 +14,10 @@ use url::Url;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Stores {
-    /// The objects: "file:///DIRECTORY", or "memory:" to forget everything at the end. Default: the directory "storage"
-    /// in the data directory.
+    /// The objects: "file:///DIRECTORY", "etcd://HOST:PORT,HOST:PORT", or "memory:" to forget everything at the end. Default: the
+    /// directory "storage" in the data directory.
     #[schemars(with = "Option<String>")]
-    pub storage: Option<Url>,
+    pub storage: Option<Location>,
     /// Records of who was allowed what, where `apiserver.audit.platform` asks for them: "file:///DIRECTORY", or "memory:" to
     /// forget them at the end. Default: the directory "audit" in the data directory.
     #[schemars(with = "Option<String>")]
@@ -43,9 +43,9 @@ impl Default for Stores {
 }
 
 impl Stores {
-    /// The URL of the storage, given the data directory.
-    pub fn storage_url(&self, directory: &Path) -> anyhow::Result<Url> {
-        given_or_within(self.storage.as_ref(), directory, "storage")
+    /// Where the storage is, given the data directory.
+    pub fn storage_location(&self, directory: &Path) -> Location {
+        self.storage.clone().unwrap_or_else(|| Location::File(directory.join("storage")))
     }
 
     /// The URL of the audit log, given the data directory.
@@ -63,9 +63,9 @@ fn given_or_within(url: Option<&Url>, directory: &Path, name: &str) -> anyhow::R
     }
 }
 
-/// Opens the storage at `url`.
-pub async fn storage(url: &Url, settings: &onex_storage::Settings) -> anyhow::Result<Arc<dyn Storage>> {
-    onex_storage::open(url, settings).await.with_context(|| format!("could not open the storage {url}"))
+/// Opens the storage at `location`.
+pub async fn storage(location: &Location, settings: &onex_storage::Settings) -> anyhow::Result<Arc<dyn Storage>> {
+    onex_storage::open(location, settings).await.with_context(|| format!("could not open the storage {location}"))
 }
 
 /// Opens the audit log at `url`.

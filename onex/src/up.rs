@@ -150,7 +150,7 @@ async fn everything(parts: &Parts<'_>, platform: &mut Platform) -> anyhow::Resul
     }
     parts.controllers(platform, &door, pods).await?;
     running.is_at("controllers", "in this process");
-    running.is_at("storage", parts.settings.stores.storage_url(parts.directory)?);
+    running.is_at("storage", parts.settings.stores.storage_location(parts.directory));
     running.is_at("pods", &parts.settings.stores.pods);
     Ok(running)
 }
@@ -160,7 +160,7 @@ async fn apiserver(parts: &Parts<'_>, platform: &mut Platform) -> anyhow::Result
     let mut running = Running::default();
     running.listens("apiserver", &socket);
     parts.apiserver(platform, socket).await?;
-    running.is_at("storage", parts.settings.stores.storage_url(parts.directory)?);
+    running.is_at("storage", parts.settings.stores.storage_location(parts.directory));
     Ok(running)
 }
 

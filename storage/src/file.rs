@@ -120,6 +120,10 @@ impl Storage for File {
     async fn compact(&self, revision: Revision) -> Result<()> {
         self.write(Write::Compact(revision)).await.map(drop)
     }
+
+    async fn newest(&self) -> Result<Revision> {
+        Ok(self.map.newest())
+    }
 }
 
 impl Drop for File {

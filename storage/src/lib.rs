@@ -3,21 +3,30 @@
 //! This is where the cluster's truth lives. It knows nothing of JSON, kinds or HTTP: those are the
 //! apiserver's. Start at [`Storage`]; [`open`] picks an implementation by URL.
 
+mod etcd;
 mod file;
+mod location;
 mod log;
 mod map;
 mod memory;
 mod segments;
 
-use std::{borrow::Borrow, fmt, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    borrow::Borrow,
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use url::Url;
 
+pub use etcd::Etcd;
 pub use file::File;
+pub use location::Location;
 pub use memory::Memory;
 
 /// The longest key, in bytes.
@@ -26,29 +35,28 @@ pub const KEY_BYTES: usize = 4 << 10;
 /// The largest value, in bytes.
 pub const VALUE_BYTES: usize = 8 << 20;
 
-/// Opens the storage that `url` names: `memory:` lasts as long as what is answered here, `file:///directory` survives.
+/// Opens the storage at a location: `memory:` lasts as long as what is answered here, `file:///directory` survives, and
+/// `etcd://host,host` is kept by others.
 ///
 /// Must be called inside a tokio runtime. Dropping the last handle closes the storage; that waits for the write in hand.
-pub async fn open(url: &Url, settings: &Settings) -> Result<Arc<dyn Storage>> {
+pub async fn open(location: &Location, settings: &Settings) -> Result<Arc<dyn Storage>> {
     let clock: Clock = Arc::new(SystemTime::now);
-    match url.scheme() {
-        "memory" => Ok(Arc::new(Memory::new(settings, clock))),
-        "file" => {
-            let directory = url.to_file_path().map_err(|()| Error::NoDirectory(url.clone()))?;
-            Ok(Arc::new(File::open(directory, settings, clock).await?))
-        }
-        other => Err(Error::UnknownScheme(other.to_owned())),
+    match location {
+        Location::Memory => Ok(Arc::new(Memory::new(settings, clock))),
+        Location::File(directory) => Ok(Arc::new(File::open(directory, settings, clock).await?)),
+        Location::Etcd(members) => Ok(Arc::new(Etcd::open(members, settings).await?)),
     }
 }
 
 /// Where the time comes from. It decides only how long history is kept, so it may jump.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// How the embedded storages behave. Every field has a default.
+/// How the storages behave. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// How long changes are remembered, so that a watch can resume and a list can look back, in seconds.
+    /// How long changes are remembered, so that a watch can resume and a list can look back, in seconds. In etcd, up to twice as
+    /// long, and no longer than whoever else compacts it says.
     pub history_seconds: u64,
     /// How much memory changes may take before the oldest are forgotten early, in bytes.
     pub history_bytes: u64,
@@ -56,18 +64,39 @@ pub struct Settings {
     pub queue_writes: usize,
     /// How much garbage the log may hold before it is rewritten, however little is alive, in bytes.
     pub garbage_bytes: u64,
+    /// A file with the certificates of the authorities that etcd's members are to be vouched for by. With it, or with a certificate
+    /// of ours, they are spoken to over TLS.
+    pub etcd_ca_file: Option<PathBuf>,
+    /// A file with the certificate that we show to etcd.
+    pub etcd_cert_file: Option<PathBuf>,
+    /// A file with its key.
+    pub etcd_key_file: Option<PathBuf>,
+    /// The user that we are to etcd, if it asks for users.
+    pub etcd_user: Option<String>,
+    /// A file with the user's password.
+    pub etcd_password_file: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { history_seconds: 300, history_bytes: 64 << 20, queue_writes: 4096, garbage_bytes: 64 << 20 }
+        Self {
+            history_seconds: 300,
+            history_bytes: 64 << 20,
+            queue_writes: 4096,
+            garbage_bytes: 64 << 20,
+            etcd_ca_file: None,
+            etcd_cert_file: None,
+            etcd_key_file: None,
+            etcd_user: None,
+            etcd_password_file: None,
+        }
     }
 }
 
 /// A revisioned map of keys to bytes that can be watched.
 ///
-/// Revisions start at 1 and grow by one with every change. One that anybody was told of, by an answer or by a watch, is never
-/// used again, not even after a crash.
+/// Revisions grow with every change; in the embedded storages from 1 on, by one. One that anybody was told of, by an answer or by
+/// a watch, is never used again, not even after a crash.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     /// The entry at `key` as it is now.
@@ -84,6 +113,19 @@ pub trait Storage: Send + Sync + 'static {
     /// Durable when it answers. Before it answers, the change was offered to every watcher.
     async fn put(&self, key: &Key, value: Bytes, expected: Expected) -> Result<Revision>;
 
+    /// The same, of an entry that need not be there after `lifetime`: a storage that can may remove it by itself. Whoever needs
+    /// it to be gone removes it.
+    async fn put_for(
+        &self,
+        key: &Key,
+        value: Bytes,
+        expected: Expected,
+        lifetime: Option<Duration>,
+    ) -> Result<Revision> {
+        let _ = lifetime;
+        self.put(key, value, expected).await
+    }
+
     /// Removes `key` if its last change was at `expected`, and answers the revision of the removal.
     async fn delete(&self, key: &Key, expected: Revision) -> Result<Revision>;
 
@@ -99,13 +141,32 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// `revision` itself can still be listed and watched from. What is forgotten already is no error.
     async fn compact(&self, revision: Revision) -> Result<()>;
+
+    /// The revision of the newest change, whoever made it: what was acknowledged before this was asked is not after it.
+    ///
+    /// In a shared storage every watch soon tells that it has come so far.
+    async fn newest(&self) -> Result<Revision>;
+
+    /// Whether others may write besides whoever holds this.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 /// What every call answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Runs of changes, each run in order and not empty.
-pub type Changes = BoxStream<'static, Result<Vec<Change>>>;
+/// Runs of changes.
+pub type Changes = BoxStream<'static, Result<Run>>;
+
+/// Changes that a watch tells at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// In order; none, if only time went by.
+    pub changes: Vec<Change>,
+    /// Everything up to here was told.
+    pub revision: Revision,
+}
 
 /// The number of a change, over the whole map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -198,8 +259,8 @@ pub enum Error {
         newest: Revision,
     },
     /// The storage cannot answer now. A write that failed so is not there now, but may turn out to have happened when the
-    /// storage is opened again.
-    #[error("the storage is unavailable")]
+    /// storage is opened again; in a shared storage, at any time.
+    #[error("the storage is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A key is empty or longer than [`KEY_BYTES`], or a value is larger than [`VALUE_BYTES`].
     #[error("the {what} has {bytes} bytes, and must have 1 to {limit}")]
@@ -211,12 +272,23 @@ pub enum Error {
         /// How large it may be.
         limit: usize,
     },
-    /// No storage goes by that scheme.
-    #[error("no storage is known by the scheme {0:?}: use memory: or file:///directory")]
-    UnknownScheme(String),
-    /// A `file:` URL that names no directory of this machine.
-    #[error("{0} names no directory: use file:///directory")]
-    NoDirectory(Url),
+    /// No storage goes by that name.
+    #[error("{location:?} is no place for a storage: {why}")]
+    Location {
+        /// What was given.
+        location: String,
+        /// What it should be.
+        why: &'static str,
+    },
+    /// A file that a setting names cannot be read.
+    #[error("could not read {}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        #[source]
+        cause: std::io::Error,
+    },
     /// Another process, or another handle of this one, has the directory open.
     #[error("{} is in use by another process", .0.display())]
     Locked(PathBuf),

@@ -17,8 +17,8 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::{
-    Change, Changes, Clock, Entry, Error, Expected, KEY_BYTES, Key, Listing, Page, Prefix, Result, Revision, Settings,
-    VALUE_BYTES,
+    Change, Changes, Clock, Entry, Error, Expected, KEY_BYTES, Key, Listing, Page, Prefix, Result, Revision, Run,
+    Settings, VALUE_BYTES,
 };
 
 /// How many changes are looked at in one go, so that the lock is held for microseconds and no reader starves others.
@@ -326,7 +326,7 @@ struct Watcher {
 
 impl Watcher {
     /// The next run of changes, and who watches on; nobody, after an error.
-    async fn next(mut self) -> Option<(Result<Vec<Change>>, Option<Self>)> {
+    async fn next(mut self) -> Option<(Result<Run>, Option<Self>)> {
         loop {
             // Looked at before the map, so that news that comes in between wakes us again.
             let closed = *self.news.borrow_and_update();
@@ -342,13 +342,13 @@ impl Watcher {
                 continue;
             };
             self.seen = last.change.revision;
-            let wanted: Vec<_> = run
+            let changes: Vec<_> = run
                 .iter()
                 .filter(|record| self.prefix.contains(&record.change.key))
                 .map(|record| record.change.clone())
                 .collect();
-            if !wanted.is_empty() {
-                return Some((Ok(wanted), Some(self)));
+            if !changes.is_empty() {
+                return Some((Ok(Run { changes, revision: self.seen }), Some(self)));
             }
             tokio::task::consume_budget().await;
         }
@@ -431,12 +431,17 @@ impl Batch {
     }
 }
 
+/// Refuses a key that no storage takes.
+pub(crate) fn check_key(key: &Key) -> Result<()> {
+    match key.0.len() {
+        1..=KEY_BYTES => Ok(()),
+        bytes => Err(Error::Size { what: "key", bytes, limit: KEY_BYTES }),
+    }
+}
+
 /// Refuses what no storage takes.
 pub(crate) fn check(key: &Key, value: &Bytes) -> Result<()> {
-    let key = key.0.len();
-    if key == 0 || key > KEY_BYTES {
-        return Err(Error::Size { what: "key", bytes: key, limit: KEY_BYTES });
-    }
+    check_key(key)?;
     if value.len() > VALUE_BYTES {
         return Err(Error::Size { what: "value", bytes: value.len(), limit: VALUE_BYTES });
     }

@@ -61,6 +61,10 @@ impl Storage for Memory {
     async fn compact(&self, revision: Revision) -> Result<()> {
         self.write(Write::Compact(revision)).map(drop)
     }
+
+    async fn newest(&self) -> Result<Revision> {
+        Ok(self.map.newest())
+    }
 }
 
 impl Drop for Memory {

@@ -136,7 +136,7 @@ pub(crate) async fn authorize(State(server): State<Arc<Inner>>, request: Request
         asked.name = name;
     }
     // Who was told that they may must not be turned away. Masters may whatever the windows show.
-    if !user.is_in(MASTERS) && !is_open(&asked) && !server.windows.current(PATIENCE).await {
+    if !user.is_in(MASTERS) && !is_open(&asked) && !server.windows.current_here(PATIENCE).await {
         return behind().into_response();
     }
     let decision = server.authorizer.decide(&user, &asked);

@@ -33,6 +33,7 @@ pub fn core_kind() -> Kind {
     let mut kind = kubernetes::<CoreEvent>("events", &["ev"]);
     kind.columns = columns::event();
     kind.create_on_update = true;
+    kind.passing = true;
     for field in REFERENCE {
         kind.selectable.push(by(&format!("involvedObject.{field}"), &["involvedObject", field]));
     }
@@ -55,6 +56,7 @@ pub fn kind() -> Kind {
     kind.prefix = PREFIX.to_owned();
     kind.columns = columns::event();
     kind.create_on_update = true;
+    kind.passing = true;
     // Selectors are matched against the stored form, so the fields are the core's, under the names of this group.
     kind.selectable = core_kind().selectable.into_iter().map(|(label, path)| (relabelled(&label), path)).collect();
     kind.conversion = Some(Conversion { store: Arc::new(to_core), serve: Arc::new(from_core) });

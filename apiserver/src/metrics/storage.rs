@@ -1,6 +1,9 @@
 //! How long the store takes.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use onex_storage::{Changes, Entry, Expected, Key, Listing, Page, Prefix, Result, Revision, Storage};
@@ -41,6 +44,16 @@ impl Storage for Timed {
         self.time(Operation::Put, self.storage.put(key, value, expected)).await
     }
 
+    async fn put_for(
+        &self,
+        key: &Key,
+        value: Bytes,
+        expected: Expected,
+        lifetime: Option<Duration>,
+    ) -> Result<Revision> {
+        self.time(Operation::Put, self.storage.put_for(key, value, expected, lifetime)).await
+    }
+
     async fn delete(&self, key: &Key, expected: Revision) -> Result<Revision> {
         self.time(Operation::Delete, self.storage.delete(key, expected)).await
     }
@@ -51,5 +64,13 @@ impl Storage for Timed {
 
     async fn compact(&self, revision: Revision) -> Result<()> {
         self.storage.compact(revision).await
+    }
+
+    async fn newest(&self) -> Result<Revision> {
+        self.storage.newest().await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.storage.is_shared()
     }
 }

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod audit;
+#[allow(dead_code, reason = "tests of the storage use all of it")]
+#[path = "../../../storage/tests/it/cluster.rs"]
+mod cluster;
 mod compatibility;
 mod custom;
 mod delete;

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
+use crate::cluster::Cluster;
+
 pub const TABLE: &str =
     "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
 pub const SETS: &str = "/apis/apps.onex.io/v1beta1/namespaces/default/minersets";
@@ -22,6 +24,8 @@ pub struct World {
     pub server: Arc<Apiserver>,
     /// The face of another user over the same apiserver has none.
     _stop: Option<DropGuard>,
+    /// Where it stores, if that is a server of its own. Ends last.
+    _cluster: Option<Cluster>,
 }
 
 /// What came back.
@@ -63,7 +67,13 @@ impl World {
         Self::with(Settings::default()).await
     }
 
+    /// In memory; in an etcd of its own for each test, if `ONEX_TEST_STORAGE` is `etcd`.
     pub async fn with(settings: Settings) -> Self {
+        if std::env::var("ONEX_TEST_STORAGE").is_ok_and(|storage| storage == "etcd") {
+            let cluster = Cluster::of(1, &[]).await;
+            let storage = cluster.open(&onex_storage::Settings::default()).await;
+            return Self { _cluster: Some(cluster), ..Self::over(storage, settings).await };
+        }
         let url = "memory:".parse().unwrap();
         let storage = onex_storage::open(&url, &onex_storage::Settings::default()).await.unwrap();
         Self::over(storage, settings).await
@@ -89,7 +99,12 @@ impl World {
             let (server, stop) = (server.clone(), stop.clone());
             async move { server.run(stop).await }
         });
-        Self { router: server.router_as("admin", &["system:masters"]), server, _stop: Some(stop.drop_guard()) }
+        Self {
+            router: server.router_as("admin", &["system:masters"]),
+            server,
+            _stop: Some(stop.drop_guard()),
+            _cluster: None,
+        }
     }
 
     /// Sends a GET as somebody who shows nothing but this token.
@@ -101,7 +116,7 @@ impl World {
 
     /// The same apiserver, as somebody else sees it.
     pub fn as_user(&self, user: &str, groups: &[&str]) -> Self {
-        Self { router: self.server.router_as(user, groups), server: self.server.clone(), _stop: None }
+        Self { router: self.server.router_as(user, groups), server: self.server.clone(), _stop: None, _cluster: None }
     }
 
     /// Sends a request. The media types are those that kubectl sends unless `headers` says otherwise.

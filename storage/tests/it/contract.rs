@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
 use onex_storage::{
-    Change, Changes, Entry, Error, Expected, KEY_BYTES, Key, Page, Prefix, Revision, Storage, VALUE_BYTES,
+    Change, Changes, Entry, Error, Expected, KEY_BYTES, Key, Page, Prefix, Revision, Run, Storage, VALUE_BYTES,
 };
 
 type Shared = Arc<dyn Storage>;
@@ -22,6 +22,11 @@ fn entry(key: &str, value: &str, revision: Revision) -> Entry {
     Entry { key: key.into(), revision, value: Bytes::from(value.to_owned()) }
 }
 
+/// The revision that is so many changes after the beginning, which is where an empty storage is.
+fn after(beginning: Revision, changes: u64) -> Revision {
+    Revision(beginning.0 + changes)
+}
+
 async fn keys(storage: &Shared, page: Page) -> Vec<String> {
     storage.list(page).await.unwrap().entries.iter().map(|entry| entry.key.to_string()).collect()
 }
@@ -32,29 +37,35 @@ async fn next(changes: &mut Changes, count: usize) -> Vec<Change> {
     while seen.len() < count {
         let run = tokio::time::timeout(Duration::from_secs(30), changes.next()).await.expect("changes come in time");
         let run = run.expect("the watch goes on").unwrap();
-        assert!(!run.is_empty(), "no run is empty");
-        seen.extend(run);
+        assert!(run.changes.iter().all(|change| change.revision <= run.revision));
+        seen.extend(run.changes);
     }
     assert_eq!(seen.len(), count);
     seen
 }
 
-async fn end(changes: &mut Changes) -> Option<Result<Vec<Change>, Error>> {
-    tokio::time::timeout(Duration::from_secs(30), changes.next()).await.expect("the watch ends in time")
+/// What comes next that is more than time going by.
+async fn end(changes: &mut Changes) -> Option<Result<Run, Error>> {
+    let mut told = changes.filter(|run| std::future::ready(!run.as_ref().is_ok_and(|run| run.changes.is_empty())));
+    tokio::time::timeout(Duration::from_secs(30), told.next()).await.expect("the watch ends in time")
 }
 
 pub async fn what_was_put_can_be_read(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     assert_eq!(storage.get(&"/a".into()).await.unwrap(), None);
-    assert_eq!(storage.list(Page::all("/")).await.unwrap().revision, Revision(0));
+    assert_eq!(storage.list(Page::all("/")).await.unwrap().revision, beginning);
     let first = create(&storage, "/a", "one").await;
-    assert_eq!(first, Revision(1));
+    assert_eq!(first, nth(1));
     assert_eq!(storage.get(&"/a".into()).await.unwrap(), Some(entry("/a", "one", first)));
     let second = update(&storage, "/a", "", first).await;
-    assert_eq!(second, Revision(2));
+    assert_eq!(second, nth(2));
     assert_eq!(storage.get(&"/a".into()).await.unwrap(), Some(entry("/a", "", second)));
 }
 
 pub async fn a_put_that_expects_wrongly_answers_what_is_there(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     let first = create(&storage, "/a", "one").await;
     let second = update(&storage, "/a", "two", first).await;
     for expected in [Expected::Absent, Expected::At(first), Expected::At(Revision(99))] {
@@ -64,10 +75,12 @@ pub async fn a_put_that_expects_wrongly_answers_what_is_there(storage: Shared) {
     let refused = storage.put(&"/b".into(), Bytes::from("three"), Expected::At(second)).await.unwrap_err();
     assert!(matches!(refused, Error::Conflict { current: None }));
     // What was refused has no revision.
-    assert_eq!(create(&storage, "/b", "x").await, Revision(3));
+    assert_eq!(create(&storage, "/b", "x").await, nth(3));
 }
 
 pub async fn of_many_writers_of_one_entry_each_revision_has_one_winner(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     create(&storage, "/counter", "0").await;
     let increments = (0..8).map(|_| {
         let storage = storage.clone();
@@ -86,29 +99,35 @@ pub async fn of_many_writers_of_one_entry_each_revision_has_one_winner(storage: 
         })
     });
     join_all(increments).await.into_iter().for_each(|increment| increment.unwrap());
-    assert_eq!(storage.get(&"/counter".into()).await.unwrap(), Some(entry("/counter", "200", Revision(201))));
+    assert_eq!(storage.get(&"/counter".into()).await.unwrap(), Some(entry("/counter", "200", nth(201))));
 }
 
 pub async fn a_deletion_has_a_revision_and_expects_like_a_put(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     let first = create(&storage, "/a", "one").await;
     let refused = storage.delete(&"/a".into(), Revision(99)).await.unwrap_err();
     assert!(matches!(refused, Error::Conflict { current: Some(ref now) } if now.revision == first));
-    assert_eq!(storage.delete(&"/a".into(), first).await.unwrap(), Revision(2));
+    assert_eq!(storage.delete(&"/a".into(), first).await.unwrap(), nth(2));
     assert_eq!(storage.get(&"/a".into()).await.unwrap(), None);
     let refused = storage.delete(&"/a".into(), first).await.unwrap_err();
     assert!(matches!(refused, Error::Conflict { current: None }));
-    assert_eq!(storage.list(Page::all("/")).await.unwrap().revision, Revision(2));
+    assert_eq!(storage.list(Page::all("/")).await.unwrap().revision, nth(2));
 }
 
 pub async fn a_key_that_was_deleted_can_be_made_again(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     let first = create(&storage, "/a", "one").await;
     storage.delete(&"/a".into(), first).await.unwrap();
     let refused = storage.put(&"/a".into(), Bytes::from("two"), Expected::At(first)).await.unwrap_err();
     assert!(matches!(refused, Error::Conflict { current: None }));
-    assert_eq!(create(&storage, "/a", "three").await, Revision(3));
+    assert_eq!(create(&storage, "/a", "three").await, nth(3));
 }
 
 pub async fn a_list_is_in_order_and_in_pages(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     for key in ["/b/3", "/b/1", "/a/1", "/c/1", "/b/2", "/b", "/b/10"] {
         create(&storage, key, key).await;
     }
@@ -118,8 +137,8 @@ pub async fn a_list_is_in_order_and_in_pages(storage: Shared) {
     let page = Page { limit: Some(2), ..Page::all("/b/") };
     let listing = storage.list(page.clone()).await.unwrap();
     assert_eq!((listing.entries.len(), listing.remaining), (2, 2));
-    assert_eq!(listing.entries[0], entry("/b/1", "/b/1", Revision(2)));
-    assert_eq!(listing.revision, Revision(7));
+    assert_eq!(listing.entries[0], entry("/b/1", "/b/1", nth(2)));
+    assert_eq!(listing.revision, nth(7));
     let after = Some(listing.entries[1].key.clone());
     let listing = storage.list(Page { after, ..page.clone() }).await.unwrap();
     assert_eq!(listing.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["/b/2", "/b/3"]);
@@ -131,14 +150,18 @@ pub async fn a_list_is_in_order_and_in_pages(storage: Shared) {
 }
 
 pub async fn a_list_of_no_entries_counts(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     for number in 0..5 {
         create(&storage, &format!("/a/{number}"), "x").await;
     }
     let listing = storage.list(Page { limit: Some(0), ..Page::all("/a/") }).await.unwrap();
-    assert_eq!((listing.entries.len(), listing.remaining, listing.revision), (0, 5, Revision(5)));
+    assert_eq!((listing.entries.len(), listing.remaining, listing.revision), (0, 5, nth(5)));
 }
 
 pub async fn a_list_shows_the_past_as_it_was(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     let a = create(&storage, "/x/a", "1").await;
     let b = create(&storage, "/x/b", "1").await;
     let a2 = update(&storage, "/x/a", "2", a).await;
@@ -146,12 +169,12 @@ pub async fn a_list_shows_the_past_as_it_was(storage: Shared) {
     let c = create(&storage, "/x/c", "1").await;
     let at = |revision| Page { at: Some(revision), ..Page::all("/x/") };
     let expected = [
-        (Revision(0), vec![]),
-        (Revision(1), vec![entry("/x/a", "1", a)]),
-        (Revision(2), vec![entry("/x/a", "1", a), entry("/x/b", "1", b)]),
-        (Revision(3), vec![entry("/x/a", "2", a2), entry("/x/b", "1", b)]),
-        (Revision(4), vec![entry("/x/a", "2", a2)]),
-        (Revision(5), vec![entry("/x/a", "2", a2), entry("/x/c", "1", c)]),
+        (nth(0), vec![]),
+        (nth(1), vec![entry("/x/a", "1", a)]),
+        (nth(2), vec![entry("/x/a", "1", a), entry("/x/b", "1", b)]),
+        (nth(3), vec![entry("/x/a", "2", a2), entry("/x/b", "1", b)]),
+        (nth(4), vec![entry("/x/a", "2", a2)]),
+        (nth(5), vec![entry("/x/a", "2", a2), entry("/x/c", "1", c)]),
     ];
     for (revision, entries) in expected {
         let listing = storage.list(at(revision)).await.unwrap();
@@ -160,9 +183,11 @@ pub async fn a_list_shows_the_past_as_it_was(storage: Shared) {
 }
 
 pub async fn a_list_of_the_future_is_refused(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     create(&storage, "/a", "1").await;
-    let refused = storage.list(Page { at: Some(Revision(2)), ..Page::all("/") }).await.unwrap_err();
-    assert!(matches!(refused, Error::Future { newest: Revision(1) }));
+    let refused = storage.list(Page { at: Some(nth(2)), ..Page::all("/") }).await.unwrap_err();
+    assert!(matches!(refused, Error::Future { newest } if newest == nth(1)));
 }
 
 pub async fn pages_of_a_past_revision_fit_together(storage: Shared) {
@@ -193,15 +218,17 @@ pub async fn pages_of_a_past_revision_fit_together(storage: Shared) {
 }
 
 pub async fn a_watch_begins_where_it_is_told_and_sees_only_its_prefix(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     let a = create(&storage, "/a/1", "x").await;
     create(&storage, "/b/1", "x").await;
-    let mut all = storage.watch(&"".into(), Revision(0)).await.unwrap();
+    let mut all = storage.watch(&"".into(), beginning).await.unwrap();
     let mut later = storage.watch(&"/a/".into(), a).await.unwrap();
     create(&storage, "/a/2", "x").await;
     create(&storage, "/b/2", "x").await;
     create(&storage, "/a/3", "x").await;
     let seen = next(&mut all, 5).await;
-    assert_eq!(seen.iter().map(|change| change.revision.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!(seen.iter().map(|change| change.revision).collect::<Vec<_>>(), [1, 2, 3, 4, 5].map(nth));
     let seen = next(&mut later, 2).await;
     assert_eq!(seen.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(), ["/a/2", "/a/3"]);
     let more = tokio::time::timeout(Duration::from_millis(20), later.next()).await;
@@ -209,7 +236,8 @@ pub async fn a_watch_begins_where_it_is_told_and_sees_only_its_prefix(storage: S
 }
 
 pub async fn a_watch_tells_what_was_there_before(storage: Shared) {
-    let mut changes = storage.watch(&"/".into(), Revision(0)).await.unwrap();
+    let beginning = storage.newest().await.unwrap();
+    let mut changes = storage.watch(&"/".into(), beginning).await.unwrap();
     let first = create(&storage, "/a", "1").await;
     let second = update(&storage, "/a", "2", first).await;
     let third = storage.delete(&"/a".into(), second).await.unwrap();
@@ -228,12 +256,14 @@ pub async fn a_watch_tells_what_was_there_before(storage: Shared) {
 }
 
 pub async fn a_watch_misses_nothing_while_many_write(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     const WRITERS: usize = 16;
     const WRITES: usize = 100;
     let watchers = (0..4).map(|_| {
         let storage = storage.clone();
         tokio::spawn(async move {
-            let mut changes = storage.watch(&Prefix::from("/"), Revision(0)).await.unwrap();
+            let mut changes = storage.watch(&Prefix::from("/"), beginning).await.unwrap();
             next(&mut changes, WRITERS * WRITES).await
         })
     });
@@ -253,55 +283,76 @@ pub async fn a_watch_misses_nothing_while_many_write(storage: Shared) {
         assert!(revisions.is_sorted_by(|one, other| one < other), "writer {writer} sees time pass");
     }
     for seen in join_all(watchers).await {
-        let revisions: Vec<_> = seen.unwrap().iter().map(|change| change.revision.0).collect();
-        assert_eq!(revisions, (1..=(WRITERS * WRITES) as u64).collect::<Vec<_>>());
+        let revisions: Vec<_> = seen.unwrap().iter().map(|change| change.revision).collect();
+        assert_eq!(revisions, (1..=(WRITERS * WRITES) as u64).map(nth).collect::<Vec<_>>());
     }
 }
 
 pub async fn a_watch_of_the_future_is_refused(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     create(&storage, "/a", "1").await;
-    let refused = storage.watch(&"/".into(), Revision(2)).await.err().unwrap();
-    assert!(matches!(refused, Error::Future { newest: Revision(1) }));
+    let refused = storage.watch(&"/".into(), nth(2)).await.err().unwrap();
+    assert!(matches!(refused, Error::Future { newest } if newest == nth(1)));
 }
 
 pub async fn compaction_forgets_up_to_a_revision(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     let mut at = create(&storage, "/a", "0").await;
     for number in 1..10 {
         at = update(&storage, "/a", &number.to_string(), at).await;
     }
-    storage.compact(Revision(6)).await.unwrap();
-    let refused = storage.list(Page { at: Some(Revision(5)), ..Page::all("/") }).await.unwrap_err();
-    assert!(matches!(refused, Error::Compacted { oldest: Revision(6) }));
-    let kept = storage.list(Page { at: Some(Revision(6)), ..Page::all("/") }).await.unwrap();
-    assert_eq!(kept.entries, [entry("/a", "5", Revision(6))]);
-    let mut too_early = storage.watch(&"/".into(), Revision(5)).await.unwrap();
-    assert!(matches!(end(&mut too_early).await, Some(Err(Error::Compacted { oldest: Revision(6) }))));
+    storage.compact(nth(6)).await.unwrap();
+    let refused = storage.list(Page { at: Some(nth(5)), ..Page::all("/") }).await.unwrap_err();
+    assert!(matches!(refused, Error::Compacted { oldest } if oldest == nth(6)));
+    let kept = storage.list(Page { at: Some(nth(6)), ..Page::all("/") }).await.unwrap();
+    assert_eq!(kept.entries, [entry("/a", "5", nth(6))]);
+    let mut too_early = storage.watch(&"/".into(), nth(5)).await.unwrap();
+    assert!(matches!(end(&mut too_early).await, Some(Err(Error::Compacted { oldest })) if oldest == nth(6)));
     assert!(end(&mut too_early).await.is_none());
-    let mut in_time = storage.watch(&"/".into(), Revision(6)).await.unwrap();
+    let mut in_time = storage.watch(&"/".into(), nth(6)).await.unwrap();
     let seen = next(&mut in_time, 4).await;
-    assert_eq!(seen[0].previous, Some(entry("/a", "5", Revision(6))));
+    assert_eq!(seen[0].previous, Some(entry("/a", "5", nth(6))));
     // What is forgotten stays forgotten, and no revision is lost.
-    storage.compact(Revision(3)).await.unwrap();
-    storage.compact(Revision(10)).await.unwrap();
-    assert_eq!(update(&storage, "/a", "x", at).await, Revision(11));
-    assert!(storage.list(Page { at: Some(Revision(10)), ..Page::all("/") }).await.is_ok());
+    storage.compact(nth(3)).await.unwrap();
+    storage.compact(nth(10)).await.unwrap();
+    assert_eq!(update(&storage, "/a", "x", at).await, nth(11));
+    assert!(storage.list(Page { at: Some(nth(10)), ..Page::all("/") }).await.is_ok());
 }
 
 pub async fn a_watch_that_compaction_overtakes_ends(storage: Shared) {
-    let mut changes = storage.watch(&"/".into(), Revision(0)).await.unwrap();
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
+    let mut changes = storage.watch(&"/".into(), beginning).await.unwrap();
     create(&storage, "/a", "1").await;
     next(&mut changes, 1).await;
     create(&storage, "/b", "1").await;
     let last = create(&storage, "/c", "1").await;
     storage.compact(last).await.unwrap();
-    assert!(matches!(end(&mut changes).await, Some(Err(Error::Compacted { oldest: Revision(3) }))));
-    assert!(end(&mut changes).await.is_none());
+    match end(&mut changes).await {
+        Some(Err(Error::Compacted { oldest })) => {
+            assert_eq!(oldest, nth(3));
+            assert!(end(&mut changes).await.is_none());
+        }
+        // It was on its way already. Then all of it was.
+        Some(Ok(run)) => {
+            let mut seen = run.changes;
+            if seen.len() < 2 {
+                seen.extend(next(&mut changes, 1).await);
+            }
+            assert_eq!(seen.iter().map(|change| change.revision).collect::<Vec<_>>(), [nth(2), nth(3)]);
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 pub async fn compaction_of_the_future_is_refused(storage: Shared) {
+    let beginning = storage.newest().await.unwrap();
+    let nth = |changes| after(beginning, changes);
     create(&storage, "/a", "1").await;
-    let refused = storage.compact(Revision(2)).await.unwrap_err();
-    assert!(matches!(refused, Error::Future { newest: Revision(1) }));
+    let refused = storage.compact(nth(2)).await.unwrap_err();
+    assert!(matches!(refused, Error::Future { newest } if newest == nth(1)));
 }
 
 pub async fn keys_and_values_have_bounds(storage: Shared) {
@@ -319,4 +370,24 @@ pub async fn text_in_any_language_is_a_key(storage: Shared) {
     create(&storage, "/キッチン/スプーン", "2").await;
     assert_eq!(keys(&storage, Page::all("/k")).await, ["/küche/löffel"]);
     assert_eq!(keys(&storage, Page::all("/キ")).await, ["/キッチン/スプーン"]);
+}
+
+pub async fn the_newest_revision_is_known_and_watches_come_to_it(storage: Shared) {
+    let mut changes = storage.watch(&"/a/".into(), storage.newest().await.unwrap()).await.unwrap();
+    let made = create(&storage, "/a/1", "x").await;
+    assert_eq!(storage.newest().await.unwrap(), made);
+    assert_eq!(next(&mut changes, 1).await[0].revision, made);
+    if !storage.is_shared() {
+        return; // whoever is the only one to write knows what there is
+    }
+    // What is beside the prefix is no change, and yet the watch says that it has come so far.
+    let beside = create(&storage, "/b/1", "x").await;
+    assert!(storage.newest().await.unwrap() >= beside);
+    loop {
+        let run = tokio::time::timeout(Duration::from_secs(30), changes.next()).await.unwrap().unwrap().unwrap();
+        assert!(run.changes.iter().all(|change| change.key.as_str().starts_with("/a/")));
+        if run.revision >= beside {
+            break;
+        }
+    }
 }

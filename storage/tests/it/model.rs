@@ -180,7 +180,7 @@ async fn check_watch(model: &Model, storage: &dyn Storage, prefix: &str, since: 
     let wanted: Vec<_> = wanted.cloned().collect();
     let mut seen = Vec::new();
     while seen.len() < wanted.len() {
-        seen.extend(stream.next().await.unwrap().unwrap());
+        seen.extend(stream.next().await.unwrap().unwrap().changes);
     }
     assert_eq!(seen, wanted);
 }

@@ -218,7 +218,7 @@ async fn a_watch_goes_on_where_it_was_after_a_restart() {
     drop(storage);
     let storage = open(directory.path()).await.unwrap();
     let mut changes = storage.watch(&"/".into(), Revision(2)).await.unwrap();
-    let seen = changes.next().await.unwrap().unwrap();
+    let seen = changes.next().await.unwrap().unwrap().changes;
     assert_eq!(seen.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(), ["/c", "/a"]);
     assert_eq!(seen[1].previous, Some(now));
 }

@@ -1,0 +1,1 @@
+//! What etcd alone can do.

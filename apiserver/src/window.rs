@@ -760,6 +760,11 @@ impl Windows {
         Ok(self.storage.newest().await?.0)
     }
 
+    /// Whether others write to the store as well.
+    pub fn is_shared(&self) -> bool {
+        self.storage.is_shared()
+    }
+
     /// Notes that somebody is told of `revision`.
     pub fn promise(&self, revision: u64) {
         self.promised.fetch_max(revision, Ordering::AcqRel);

@@ -24,6 +24,7 @@ mod protobuf;
 mod quota;
 mod rbac;
 mod resume;
+mod shared;
 mod sockets;
 mod tokens;
 mod watch;

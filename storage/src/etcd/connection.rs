@@ -245,7 +245,7 @@ fn judge(error: etcd_client::Error, sent: bool) -> Failure {
     if message.contains("is a future revision") {
         return Failure::Told(Error::Future { newest: Revision(0) });
     }
-    if message.contains("request is too large") {
+    if message.contains("request is too large") || message.contains("received message larger than max") {
         return Failure::Told(Error::Size { what: "value", bytes: 0, limit: USUAL_LIMIT });
     }
     if message.contains("no leader") || message.contains("error trying to connect") || message.contains("tcp connect") {

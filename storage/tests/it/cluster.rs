@@ -35,7 +35,8 @@ impl Cluster {
         let (clients, peers) = ports.split_at(count);
         let everybody: Vec<_> = peers.iter().map(|port| format!("m{port}=http://127.0.0.1:{port}")).collect();
         let member = |(client, peer): (&u16, &u16)| {
-            let (client_url, peer_url) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+            let scheme = if more.contains(&"--cert-file") { "https" } else { "http" };
+            let (client_url, peer_url) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
             let data = directory.path().join(peer.to_string()).display().to_string();
             let name = format!("m{peer}");
             let arguments = [
@@ -70,6 +71,12 @@ impl Cluster {
             process.kill().unwrap();
             process.wait().unwrap();
         }
+    }
+
+    /// Stops a member where it is (`STOP`), or lets it go on (`CONT`).
+    pub fn signal(&self, index: usize, signal: &str) {
+        let process = self.members[index].process.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &process]).status().unwrap().success());
     }
 
     /// Where all members are.

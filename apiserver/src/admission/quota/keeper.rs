@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ask, InFlight, PATIENCE, PREFIX, Quota, Quotas, Refusal, Reserved, short, usage};
+use super::{Ask, InFlight, New, PATIENCE, PREFIX, Quota, Quotas, Refusal, Reserved, Wanted, short, usage};
 use crate::{
     Inner,
     kinds::Kind,
     registry::{Options, Part, behind},
     status::Status,
-    window::{Run, Window},
+    window::{Run, Snapshot, Window},
 };
 
 /// How often it is looked whether something went.
@@ -32,9 +32,9 @@ const ATTEMPTS: usize = 8;
 const AT_ONCE: usize = 256;
 
 /// What is known of the use of one namespace.
-struct Ledger {
+pub(super) struct Ledger {
     /// What is there was counted at this revision of the windows.
-    counted: u64,
+    pub(super) counted: u64,
     when: Instant,
     took: Duration,
     /// So many objects were read for it.
@@ -42,12 +42,17 @@ struct Ledger {
     /// Something happened that no window tells: a request ended, or a write of ours failed.
     is_stale: bool,
     in_flight: InFlight,
+    /// By the names of the quotas, what requests gave back since it was counted.
+    pub(super) given_back: HashMap<String, usage::Usage>,
+    /// By the names of the quotas, the revision that was seen last, and since when.
+    pub(super) seen: HashMap<String, (String, Instant)>,
 }
 
 impl Ledger {
     fn new() -> Self {
         let (when, took) = (Instant::now(), Duration::ZERO);
-        Self { counted: 0, when, took, read: 0, is_stale: true, in_flight: InFlight::new() }
+        let (given_back, seen) = (HashMap::new(), HashMap::new());
+        Self { counted: 0, when, took, read: 0, is_stale: true, in_flight: InFlight::new(), given_back, seen }
     }
 
     /// Counting is cheap enough to do it now.
@@ -97,18 +102,22 @@ fn namespaces(window: &Window) -> BTreeSet<String> {
 }
 
 /// The keeper at work on one namespace.
-struct Keeper<'a> {
-    server: &'a Inner,
+pub(super) struct Keeper<'a> {
+    pub(super) server: &'a Inner,
     quotas: &'a Quotas,
-    namespace: String,
-    ledger: Ledger,
+    pub(super) namespace: String,
+    pub(super) ledger: Ledger,
 }
 
 impl Keeper<'_> {
     async fn work(mut self, asks: Vec<Ask>) -> (String, Ledger) {
-        let flying = self.ledger.in_flight.len();
-        self.ledger.in_flight.retain(|reserved| reserved.strong_count() > 0);
-        self.ledger.is_stale |= self.ledger.in_flight.len() < flying;
+        let (flying, landed): (InFlight, InFlight) =
+            std::mem::take(&mut self.ledger.in_flight).into_iter().partition(|(held, _)| held.strong_count() > 0);
+        self.ledger.in_flight = flying;
+        self.ledger.is_stale |= !landed.is_empty();
+        if self.server.windows.is_shared() {
+            self.look_at_others(landed.into_iter().map(|(_, wanted)| wanted)).await;
+        }
         if !asks.is_empty() {
             self.settle(asks).await;
         } else if self.ledger.is_rested() && self.is_due() && self.count().await.is_err() {
@@ -121,12 +130,12 @@ impl Keeper<'_> {
         self.ledger.is_stale || self.has_changed() || self.read().iter().any(|quota| !quota.is_counted)
     }
 
-    fn read(&self) -> Vec<Quota> {
+    pub(super) fn read(&self) -> Vec<Quota> {
         self.quotas.of_namespace(&self.namespace)
     }
 
     /// The kinds that the quotas count.
-    fn kinds(&self, quotas: &[Quota]) -> Vec<Arc<Kind>> {
+    pub(super) fn kinds(&self, quotas: &[Quota]) -> Vec<Arc<Kind>> {
         let names: BTreeSet<&String> = quotas.iter().flat_map(|quota| quota.hard.keys()).collect();
         let mut kinds: Vec<Arc<Kind>> = Vec::new();
         for kind in names.into_iter().filter_map(|name| usage::kind_of(&self.server.kinds, name)) {
@@ -158,17 +167,22 @@ impl Keeper<'_> {
     /// Counts what is there, and writes it into the quotas that say something else.
     async fn count(&mut self) -> Result<(), Status> {
         // Nothing is left out, whoever is in the middle of it: first the quotas, so that who reserves from now on makes our
-        // write fail; then who reserved before and cannot be seen yet; then what is there. What becomes visible in between is
-        // counted twice, until the next count.
+        // write fail; then who reserved before; then what is there, in which those are or are not.
         if !self.server.windows.current(PATIENCE).await {
             return Err(behind());
         }
         let quotas = self.read();
-        let in_flight: Vec<_> = self.ledger.in_flight.iter().filter_map(std::sync::Weak::upgrade).collect();
-        let unseen: Vec<_> = in_flight.iter().filter(|reserved| !self.is_there(reserved)).collect();
+        let in_flight: Vec<_> = self.ledger.in_flight.iter().filter_map(|(held, _)| held.upgrade()).collect();
+        let gone = self.gone(&quotas);
         let counted = self.server.windows.revision();
         let began = Instant::now();
-        let (mut used, read) = self.there(&quotas).await;
+        let snapshots: Vec<_> = self.kinds(&quotas).into_iter().map(|kind| self.snapshot(kind)).collect();
+        let (mut used, read) = self.there(&quotas, &snapshots).await;
+        let is_seen = |wanted: &Wanted| {
+            let Some(New { prefix, key, .. }) = &wanted.new else { return false };
+            snapshots.iter().any(|(kind, snapshot)| kind.prefix == *prefix && snapshot.items.contains_key(key.as_str()))
+        };
+        let unseen: Vec<_> = in_flight.iter().filter(|reserved| !is_seen(&reserved.0)).collect();
         self.ledger.read = read;
         (self.ledger.when, self.ledger.took) = (Instant::now(), began.elapsed());
         for (quota, used) in quotas.iter().zip(&mut used) {
@@ -176,39 +190,41 @@ impl Keeper<'_> {
                 usage::plus(used, reserved);
             }
         }
-        for (mut quota, used) in quotas.into_iter().zip(used) {
+        let mut is_held = false;
+        for ((mut quota, used), gone) in quotas.into_iter().zip(used).zip(gone) {
             let limited = |name: &String| (name.clone(), used.get(name).copied().unwrap_or_default());
-            let used = quota.hard.keys().map(limited).collect();
+            let there = quota.hard.keys().map(limited).collect();
+            let used = self.held(&quota, &there, &gone);
+            is_held |= used != there;
             if quota.used != used || !quota.is_counted {
                 quota.used = used;
                 self.write(&quota).await?;
             }
         }
         self.ledger.counted = counted;
-        // Those in flight may be among what is there, and were counted twice.
-        self.ledger.is_stale = !in_flight.is_empty();
+        self.ledger.given_back.clear();
+        // What others have places for may be over soon.
+        self.ledger.is_stale = is_held;
         Ok(())
     }
 
-    /// The new object of a request in flight can be seen already.
-    fn is_there(&self, reserved: &Reserved) -> bool {
-        let Some((prefix, key)) = &reserved.0.new else { return false };
-        self.server.windows.of(prefix).is_some_and(|window| window.get(key).is_some())
+    fn snapshot(&self, kind: Arc<Kind>) -> (Arc<Kind>, Snapshot) {
+        let snapshot = self.server.registry.window(&kind).snapshot();
+        (kind, snapshot)
     }
 
     /// What the objects of the namespace use, as each of the quotas sees it; and how many of them had to be read.
-    async fn there(&self, quotas: &[Quota]) -> (Vec<usage::Usage>, usize) {
+    async fn there(&self, quotas: &[Quota], snapshots: &[(Arc<Kind>, Snapshot)]) -> (Vec<usage::Usage>, usize) {
         let now = self.server.now();
         let mut read = 0;
         let mut used = vec![usage::Usage::new(); quotas.len()];
-        for kind in self.kinds(quotas) {
-            let snapshot = self.server.registry.window(&kind).snapshot();
+        for (kind, snapshot) in snapshots {
             let within = format!("{}{}/", kind.prefix, self.namespace);
-            if !usage::is_measured(&kind) {
+            if !usage::is_measured(kind) {
                 let number = snapshot.range(&within, None).count();
                 for (quota, used) in quotas.iter().zip(&mut used) {
-                    if usage::is_in_scope(&quota.spec, &kind, &Value::Null) {
-                        usage::count(&kind, number, used);
+                    if usage::is_in_scope(&quota.spec, kind, &Value::Null) {
+                        usage::count(kind, number, used);
                     }
                 }
                 continue;
@@ -219,9 +235,9 @@ impl Keeper<'_> {
                     tokio::task::yield_now().await;
                 }
                 let object = item.value();
-                let uses = usage::of(&kind, &object, now);
+                let uses = usage::of(kind, &object, now);
                 for (quota, used) in quotas.iter().zip(&mut used) {
-                    if usage::is_in_scope(&quota.spec, &kind, &object) {
+                    if usage::is_in_scope(&quota.spec, kind, &object) {
                         usage::plus(used, &uses);
                     }
                 }
@@ -256,9 +272,10 @@ impl Keeper<'_> {
                 Ok(answers) => {
                     for (ask, answer) in asks.into_iter().zip(answers) {
                         let answer = answer.map_err(Refusal::Exceeded).map(|()| {
-                            let reserved = Arc::new(Reserved(ask.wanted));
+                            let wanted = Arc::new(ask.wanted);
+                            let reserved = Arc::new(Reserved(wanted.clone()));
                             if !ask.dry_run {
-                                self.ledger.in_flight.push(Arc::downgrade(&reserved));
+                                self.ledger.in_flight.push((Arc::downgrade(&reserved), wanted));
                             }
                             reserved
                         });

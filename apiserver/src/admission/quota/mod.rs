@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 mod keeper;
+mod shared;
 mod usage;
 
 pub(crate) use keeper::keep;
@@ -113,13 +114,21 @@ enum Refusal {
 struct Wanted {
     /// How much, by quota.
     amounts: BTreeMap<String, Usage>,
-    /// The prefix and the key of an object that is new.
-    new: Option<(String, String)>,
+    /// The object, if it is new.
+    new: Option<New>,
+}
+
+/// A new object.
+#[derive(Debug)]
+struct New {
+    prefix: String,
+    key: String,
+    uid: Value,
 }
 
 /// What a request in flight will use. It is counted for as long as the request keeps it.
 #[derive(Debug)]
-struct Reserved(Wanted);
+struct Reserved(Arc<Wanted>);
 
 /// The rule.
 pub(super) struct ResourceQuota(pub(super) Arc<Quotas>);
@@ -145,7 +154,12 @@ impl Validate for ResourceQuota {
         if amounts.is_empty() {
             return Ok(());
         }
-        let new = review.old.is_none().then(|| (kind.prefix.clone(), kind.key(review.namespace, name)));
+        let new = || New {
+            prefix: kind.prefix.clone(),
+            key: kind.key(review.namespace, name),
+            uid: object["metadata"]["uid"].clone(),
+        };
+        let new = review.old.is_none().then(new);
         let wanted = Wanted { amounts, new };
         let (answer, answered) = oneshot::channel();
         let ask = Ask { namespace: review.namespace.to_owned(), wanted, dry_run: review.dry_run, answer };
@@ -225,5 +239,5 @@ fn short(quota: &Quota, wanted: &Usage) -> Option<String> {
     Some(format!("exceeded quota: {name}, requested: {wanted}, used: {used}, limited: {hard}"))
 }
 
-/// Reservations of requests in flight.
-type InFlight = Vec<Weak<Reserved>>;
+/// Reservations of requests, and what they are for, which is known also when the request is over.
+type InFlight = Vec<(Weak<Reserved>, Arc<Wanted>)>;

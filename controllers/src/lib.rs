@@ -10,6 +10,7 @@ mod context;
 pub mod discovery;
 mod error;
 pub mod garbage;
+pub mod leader;
 mod miner;
 mod minerset;
 pub mod namespace;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use error::{chain_of, in_time};
+use leader::Elect;
 
 pub use context::{COMPONENT, Clock, Context, SystemClock};
 pub use error::{Error, Result};
@@ -66,12 +68,14 @@ pub struct Controllers {
     apiserver: Client,
     provider: Option<Client>,
     clock: Arc<dyn Clock>,
+    /// Others may do the same work.
+    among_others: bool,
 }
 
 impl Controllers {
     /// Controllers whose Pods live where everything else does.
     pub fn new(settings: Settings, apiserver: Client) -> Self {
-        Self { settings, apiserver, provider: None, clock: Arc::new(SystemClock) }
+        Self { settings, apiserver, provider: None, clock: Arc::new(SystemClock), among_others: false }
     }
 
     /// The same, with Pods and genesis Services in another cluster.
@@ -84,15 +88,35 @@ impl Controllers {
         Self { clock, ..self }
     }
 
+    /// The same, where others may do the same work: one at a time works, unless the settings say otherwise.
+    pub fn among_others(self) -> Self {
+        Self { among_others: true, ..self }
+    }
+
     /// Works until `shutdown`, and then until the passes under way are finished.
     pub async fn run(self, shutdown: CancellationToken) {
+        let elects = match self.settings.leader.elect {
+            Elect::Auto => self.among_others,
+            Elect::Always => true,
+            Elect::Never => false,
+        };
+        if elects {
+            let work = |turn| self.work(turn);
+            leader::lead(self.apiserver.clone(), &self.settings.leader, shutdown, work).await;
+        } else {
+            self.work(shutdown).await;
+        }
+    }
+
+    async fn work(&self, shutdown: CancellationToken) {
         let mut wanted = self.settings.controllers.clone();
         wanted.sort_unstable();
         wanted.dedup();
         if wanted.is_empty() {
             return shutdown.cancelled().await;
         }
-        let context = Arc::new(Context::new(self.settings, self.apiserver, self.provider, self.clock));
+        let (settings, provider) = (self.settings.clone(), self.provider.clone());
+        let context = Arc::new(Context::new(settings, self.apiserver.clone(), provider, self.clock.clone()));
         let running = wanted.into_iter().map(|name| run_one(name, context.clone(), shutdown.clone()));
         futures::future::join_all(running).await;
     }

@@ -15,6 +15,7 @@ use onex_daemon::files::{self, Readers};
 use onex_daemon::listener;
 use onex_daemon::pki::{self, Authority, Clients};
 use onex_node::Node;
+use onex_storage::Location;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -143,7 +144,8 @@ impl Parts<'_> {
         Ok(())
     }
 
-    /// Starts the controllers, whose miners live in `pods`.
+    /// Starts the controllers, whose miners live in `pods`. Where the apiserver is elsewhere, or the storage belongs to several,
+    /// others may run the same.
     pub async fn controllers(&self, platform: &mut Platform, door: &Door<'_>, pods: Pods) -> anyhow::Result<()> {
         say::out("  controllers  starting");
         let client = door.client("system:onex-controllers", &[MASTERS]).await?;
@@ -154,6 +156,11 @@ impl Parts<'_> {
                 Controllers::new(settings, client)
             }
             Pods::Cluster(cluster) => Controllers::new(settings, client).with_provider(cluster),
+        };
+        let is_shared = matches!(self.settings.stores.storage_location(self.directory), Location::Etcd(_));
+        let controllers = match door {
+            Door::Here(_) if !is_shared => controllers,
+            _ => controllers.among_others(),
         };
         let stage = platform.stage("controllers");
         let token = stage.token();

@@ -4,6 +4,7 @@
 mod chain;
 mod flaky;
 mod garbage;
+mod leader;
 mod miner;
 mod minerset;
 mod namespace;

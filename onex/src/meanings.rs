@@ -5,7 +5,7 @@
 pub const MEANINGS: &[(&str, &str)] = &[
     (
         "storage.history_seconds",
-        "How long changes are remembered, so that a watch can resume and a list can look back, in seconds.",
+        "How long changes are remembered, so that a watch can resume and a list can look back, in seconds. In etcd, up to twice as long, and no longer than whoever else compacts it says.",
     ),
     ("storage.history_bytes", "How much memory changes may take before the oldest are forgotten early, in bytes."),
     ("storage.queue_writes", "How many writes may wait for the disk before callers wait to hand theirs in."),
@@ -13,6 +13,14 @@ pub const MEANINGS: &[(&str, &str)] = &[
         "storage.garbage_bytes",
         "How much garbage the log may hold before it is rewritten, however little is alive, in bytes.",
     ),
+    (
+        "storage.etcd_ca_file",
+        "A file with the certificate of the authority that vouches for etcd's members. With it, they are spoken to over TLS; if it is empty, in the clear.",
+    ),
+    ("storage.etcd_cert_file", "A file with the certificate that we show to etcd. May be empty."),
+    ("storage.etcd_key_file", "A file with its key."),
+    ("storage.etcd_user", "The user that we are to etcd, if it asks for users. May be empty."),
+    ("storage.etcd_password_file", "A file with the user's password."),
     (
         "audit.keep_bytes",
         "How much of the audit log is kept, in bytes. Beyond it the oldest records go, but none that a reader has yet to commit.",
@@ -60,6 +68,22 @@ pub const MEANINGS: &[(&str, &str)] = &[
         "controllers.garbage.ignored_resources",
         "Resources that neither own nor are owned, written as \"resource.group\".",
     ),
+    ("controllers.leader", "Who works, of several processes with the same controllers."),
+    (
+        "controllers.leader.elect",
+        "Whether to stand for election before working: \"auto\", where others may do the same work (with etcd, and as a process of their own); \"always\"; or \"never\".",
+    ),
+    ("controllers.leader.name", "The name of the Lease."),
+    ("controllers.leader.namespace", "Its namespace."),
+    (
+        "controllers.leader.lease_seconds",
+        "Seconds after which the others take over from a leader that says nothing any more.",
+    ),
+    (
+        "controllers.leader.renew_seconds",
+        "Seconds after which a leader that cannot renew its lease stops; at most two thirds of lease_seconds.",
+    ),
+    ("controllers.leader.retry_seconds", "Seconds between two looks at the lease; at most a third of lease_seconds."),
     ("node.node_name", "Name of the Node object."),
     (
         "node.data_dir",

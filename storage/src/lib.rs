@@ -64,17 +64,17 @@ pub struct Settings {
     pub queue_writes: usize,
     /// How much garbage the log may hold before it is rewritten, however little is alive, in bytes.
     pub garbage_bytes: u64,
-    /// A file with the certificates of the authorities that etcd's members are to be vouched for by. With it, or with a certificate
-    /// of ours, they are spoken to over TLS.
-    pub etcd_ca_file: Option<PathBuf>,
-    /// A file with the certificate that we show to etcd.
-    pub etcd_cert_file: Option<PathBuf>,
+    /// A file with the certificate of the authority that vouches for etcd's members. With it, they are spoken to over TLS; if it
+    /// is empty, in the clear.
+    pub etcd_ca_file: PathBuf,
+    /// A file with the certificate that we show to etcd. May be empty.
+    pub etcd_cert_file: PathBuf,
     /// A file with its key.
-    pub etcd_key_file: Option<PathBuf>,
-    /// The user that we are to etcd, if it asks for users.
-    pub etcd_user: Option<String>,
+    pub etcd_key_file: PathBuf,
+    /// The user that we are to etcd, if it asks for users. May be empty.
+    pub etcd_user: String,
     /// A file with the user's password.
-    pub etcd_password_file: Option<PathBuf>,
+    pub etcd_password_file: PathBuf,
 }
 
 impl Default for Settings {
@@ -84,11 +84,11 @@ impl Default for Settings {
             history_bytes: 64 << 20,
             queue_writes: 4096,
             garbage_bytes: 64 << 20,
-            etcd_ca_file: None,
-            etcd_cert_file: None,
-            etcd_key_file: None,
-            etcd_user: None,
-            etcd_password_file: None,
+            etcd_ca_file: PathBuf::new(),
+            etcd_cert_file: PathBuf::new(),
+            etcd_key_file: PathBuf::new(),
+            etcd_user: String::new(),
+            etcd_password_file: PathBuf::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -67,18 +67,17 @@ impl Connections {
             .with_keep_alive(alive, answers)
             .with_keep_alive_while_idle(true)
             .with_require_leader(true);
-        let is_secure = settings.etcd_ca_file.is_some() || settings.etcd_cert_file.is_some();
-        if let (Some(user), Some(file)) = (&settings.etcd_user, &settings.etcd_password_file) {
-            let password = text(file)?;
-            options = options.with_user(user, password.trim_end()).with_auto_token_refresh(true);
+        let is_said = |file: &PathBuf| !file.as_os_str().is_empty();
+        if !settings.etcd_user.is_empty() {
+            let password = text(&settings.etcd_password_file)?;
+            options = options.with_user(&settings.etcd_user, password.trim_end()).with_auto_token_refresh(true);
         }
+        let is_secure = is_said(&settings.etcd_ca_file);
         if is_secure {
-            let mut tls = TlsOptions::new();
-            if let Some(file) = &settings.etcd_ca_file {
-                tls = tls.ca_certificate(Certificate::from_pem(text(file)?));
-            }
-            if let (Some(certificate), Some(key)) = (&settings.etcd_cert_file, &settings.etcd_key_file) {
-                tls = tls.identity(Identity::from_pem(text(certificate)?, text(key)?));
+            let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(text(&settings.etcd_ca_file)?));
+            if is_said(&settings.etcd_cert_file) {
+                let (certificate, key) = (text(&settings.etcd_cert_file)?, text(&settings.etcd_key_file)?);
+                tls = tls.identity(Identity::from_pem(certificate, key));
             }
             options = options.with_tls(tls);
         }

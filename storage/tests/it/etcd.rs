@@ -215,14 +215,9 @@ async fn members_may_ask_for_tls_and_for_a_user() {
     let arguments = ["--cert-file", &own, "--key-file", &own_key, "--client-cert-auth", "--trusted-ca-file", &trusted];
     let cluster = Cluster::of(1, &arguments).await;
     let members = cluster.members();
-    let tls = Settings {
-        etcd_ca_file: Some(ca),
-        etcd_cert_file: Some(certificate),
-        etcd_key_file: Some(key),
-        ..Settings::default()
-    };
+    let tls = Settings { etcd_ca_file: ca, etcd_cert_file: certificate, etcd_key_file: key, ..Settings::default() };
     create(&cluster.open(&tls).await, "/a").await.unwrap();
-    for settings in [Settings::default(), Settings { etcd_cert_file: None, etcd_key_file: None, ..tls.clone() }] {
+    for settings in [Settings::default(), Settings { etcd_cert_file: Default::default(), ..tls.clone() }] {
         let refused = Etcd::open(&members, &settings).await.err().unwrap();
         assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
     }
@@ -247,13 +242,12 @@ async fn members_may_ask_for_tls_and_for_a_user() {
 
     let refused = Etcd::open(&members, &tls).await.err().unwrap();
     assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
-    let settings =
-        Settings { etcd_user: Some("onex".to_owned()), etcd_password_file: Some(file("password", "word\n")), ..tls };
+    let settings = Settings { etcd_user: "onex".to_owned(), etcd_password_file: file("password", "word\n"), ..tls };
     let storage = cluster.open(&settings).await;
     create(&storage, "/registry/a").await.unwrap();
     let refused = create(&storage, "/elsewhere/a").await.unwrap_err();
     assert!(refused.to_string().contains("permission denied"), "{refused}");
-    let missing = Settings { etcd_password_file: Some("/nowhere".into()), ..settings };
+    let missing = Settings { etcd_password_file: "/nowhere".into(), ..settings };
     let refused = Etcd::open(&members, &missing).await.err().unwrap();
     assert!(matches!(refused, Error::File { .. }), "{refused}");
 }

@@ -17,6 +17,7 @@ pub const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 /// APIServices.
 pub fn kind() -> Kind {
     let mut kind = kubernetes::<APIService>("apiservices", &[]);
+    kind.prefix = "/registry/apiregistration.k8s.io/apiservices/".to_owned();
     kind.categories = vec!["api-extensions".to_owned()];
     kind.namespaced = false;
     kind.status = true;

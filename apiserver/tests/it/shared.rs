@@ -1,16 +1,15 @@
 //! Several apiservers over one etcd: whichever is asked, the answer is the same.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::future::join_all;
 use onex_apiserver::Settings;
-use onex_storage::Storage;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use crate::{
     cluster::Cluster,
-    world::{MAPS, SETS, World, map, set},
+    world::{MAPS, SETS, World, etcd, map, set},
 };
 
 /// Two apiservers, and the etcd that both of them write to.
@@ -20,16 +19,12 @@ struct Pair {
     _cluster: Cluster,
 }
 
-async fn connect(cluster: &Cluster) -> Arc<dyn Storage> {
-    cluster.open(&onex_storage::Settings::default()).await
-}
-
 impl Pair {
     async fn new() -> Self {
-        let cluster = Cluster::of(1, &[]).await;
+        let cluster = Cluster::of(1, &[]);
         let (one, other) = tokio::join!(
-            World::over(connect(&cluster).await, Settings::default()),
-            World::over(connect(&cluster).await, Settings::default()),
+            World::over(etcd(&cluster).await, Settings::default()),
+            World::over(etcd(&cluster).await, Settings::default()),
         );
         Self { one, other, _cluster: cluster }
     }
@@ -159,8 +154,8 @@ async fn nobody_gets_more_than_a_quota_allows_by_asking_both() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_etcd_nobody_is_shown_the_past_and_nobody_waits_for_ever() {
-    let mut cluster = Cluster::of(1, &[]).await;
-    let world = World::over(connect(&cluster).await, Settings::default()).await;
+    let mut cluster = Cluster::of(1, &[]);
+    let world = World::over(etcd(&cluster).await, Settings::default()).await;
     world.post(MAPS, map("a")).await.is(201);
     cluster.kill(0);
     let began = Instant::now();

@@ -28,6 +28,18 @@ pub struct World {
     _cluster: Option<Cluster>,
 }
 
+/// A storage over all members of a cluster, once they answer.
+pub async fn etcd(cluster: &Cluster) -> Arc<dyn onex_storage::Storage> {
+    let location = format!("etcd://{}", cluster.members().join(",")).parse().unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        match onex_storage::open(&location, &onex_storage::Settings::default()).await {
+            Ok(storage) => return storage,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+        }
+    }
+}
+
 /// What came back.
 #[derive(Debug)]
 pub struct Answer {
@@ -70,8 +82,8 @@ impl World {
     /// In memory; in an etcd of its own for each test, if `ONEX_TEST_STORAGE` is `etcd`.
     pub async fn with(settings: Settings) -> Self {
         if std::env::var("ONEX_TEST_STORAGE").is_ok_and(|storage| storage == "etcd") {
-            let cluster = Cluster::of(1, &[]).await;
-            let storage = cluster.open(&onex_storage::Settings::default()).await;
+            let cluster = Cluster::of(1, &[]);
+            let storage = etcd(&cluster).await;
             return Self { _cluster: Some(cluster), ..Self::over(storage, settings).await };
         }
         let url = "memory:".parse().unwrap();

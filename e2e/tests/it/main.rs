@@ -10,6 +10,9 @@
 
 mod acceptance;
 mod bad_input;
+#[allow(dead_code, reason = "tests of the storage use all of it")]
+#[path = "../../../storage/tests/it/cluster.rs"]
+mod cluster;
 mod crash;
 mod definitions;
 mod deletion;
@@ -20,6 +23,7 @@ mod miners;
 mod reading;
 mod running;
 mod samples;
+mod several;
 mod suites;
 mod versions;
 mod world;

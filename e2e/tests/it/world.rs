@@ -51,13 +51,24 @@ impl World {
 
     /// A platform started with more arguments than its data directory.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let world = Self {
-            home: tempfile::tempdir().unwrap(),
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-            child: Mutex::new(None),
-        };
+        let world = Self::prepared(arguments);
         world.up();
         world
+    }
+
+    /// A platform that trusts, and is trusted by, the same as this one: both have one authority.
+    pub fn start_beside(&self, arguments: &[&str]) -> Self {
+        let world = Self::prepared(arguments);
+        fs::create_dir_all(world.data_dir()).unwrap();
+        let (from, to) = (self.data_dir().join("pki"), world.data_dir().join("pki"));
+        assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+        world.up();
+        world
+    }
+
+    fn prepared(arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self { home: tempfile::tempdir().unwrap(), arguments, child: Mutex::new(None) }
     }
 
     /// The platform that tests share when a namespace of their own is all they need.

@@ -3,12 +3,7 @@
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
 };
-
-use onex_storage::{Etcd, Settings, Storage};
-use tokio::time::Instant;
 
 /// The members of a cluster, which end with it.
 pub struct Cluster {
@@ -23,13 +18,13 @@ struct Member {
 }
 
 /// Ports that nobody has: so many at once, so that none is given twice.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 impl Cluster {
-    pub async fn of(count: usize, more: &[&str]) -> Self {
+    pub fn of(count: usize, more: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports = free_ports(2 * count);
         let (clients, peers) = ports.split_at(count);
@@ -82,17 +77,6 @@ impl Cluster {
     /// Where all members are.
     pub fn members(&self) -> Vec<String> {
         self.members.iter().map(|member| format!("127.0.0.1:{}", member.port)).collect()
-    }
-
-    /// A storage over all members, once they answer.
-    pub async fn open(&self, settings: &Settings) -> Arc<dyn Storage> {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            match Etcd::open(&self.members(), settings).await {
-                Ok(storage) => return Arc::new(storage),
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-        }
     }
 }
 

@@ -20,6 +20,17 @@ use crate::cluster::Cluster;
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// A storage over all members, once they answer.
+pub async fn open(cluster: &Cluster, settings: &Settings) -> Arc<dyn Storage> {
+    let deadline = Instant::now() + LONG;
+    loop {
+        match Etcd::open(&cluster.members(), settings).await {
+            Ok(storage) => return Arc::new(storage),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    }
+}
+
 async fn create(storage: &Arc<dyn Storage>, key: &str) -> Result<Revision, Error> {
     storage.put(&Key::from(key), Bytes::from("x"), Expected::Absent).await
 }
@@ -42,8 +53,8 @@ async fn create_in_time(storage: &Arc<dyn Storage>, key: &str) -> Revision {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_members_any_may_die_and_nothing_acknowledged_is_lost() {
-    let mut cluster = Cluster::of(3, &[]).await;
-    let storage = cluster.open(&Settings::default()).await;
+    let mut cluster = Cluster::of(3, &[]);
+    let storage = open(&cluster, &Settings::default()).await;
     let over = Arc::new(AtomicBool::new(false));
     let writers = (0..4).map(|writer| {
         let (storage, over) = (storage.clone(), over.clone());
@@ -99,8 +110,8 @@ async fn of_three_members_any_may_die_and_nothing_acknowledged_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_etcd_that_stands_still_is_told_of_in_time_and_found_again() {
-    let cluster = Cluster::of(1, &[]).await;
-    let storage = cluster.open(&Settings::default()).await;
+    let cluster = Cluster::of(1, &[]);
+    let storage = open(&cluster, &Settings::default()).await;
     let first = create(&storage, "/a").await.unwrap();
     let mut changes = storage.watch(&"/".into(), first).await.unwrap();
     cluster.signal(0, "STOP");
@@ -123,8 +134,8 @@ async fn an_etcd_that_stands_still_is_told_of_in_time_and_found_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_to_be_there_for_a_while_goes_by_itself() {
-    let cluster = Cluster::of(1, &[]).await;
-    let storage = cluster.open(&Settings::default()).await;
+    let cluster = Cluster::of(1, &[]);
+    let storage = open(&cluster, &Settings::default()).await;
     let lifetime = Some(Duration::from_secs(2));
     let mut last = Revision(0);
     for number in 0..5 {
@@ -143,9 +154,9 @@ async fn what_is_to_be_there_for_a_while_goes_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn history_is_forgotten_in_time_by_one_of_those_who_use_it() {
-    let cluster = Cluster::of(1, &[]).await;
+    let cluster = Cluster::of(1, &[]);
     let settings = Settings { history_seconds: 1, ..Settings::default() };
-    let (one, other) = (cluster.open(&settings).await, cluster.open(&settings).await);
+    let (one, other) = (open(&cluster, &settings).await, open(&cluster, &settings).await);
     let first = create(&one, "/a").await.unwrap();
     let deadline = Instant::now() + LONG;
     let oldest = loop {
@@ -164,8 +175,8 @@ async fn history_is_forgotten_in_time_by_one_of_those_who_use_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_for_etcd_is_told_with_its_bound() {
-    let cluster = Cluster::of(1, &[]).await;
-    let storage = cluster.open(&Settings::default()).await;
+    let cluster = Cluster::of(1, &[]);
+    let storage = open(&cluster, &Settings::default()).await;
     let large = Bytes::from(vec![b'x'; 2 << 20]);
     let refused = storage.put(&"/a".into(), large, Expected::Absent).await.unwrap_err();
     assert!(matches!(refused, Error::Size { what: "value", bytes: 2_097_152, limit: 1_572_864 }), "{refused}");
@@ -180,8 +191,8 @@ async fn what_is_too_large_for_etcd_is_told_with_its_bound() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_list_is_read_in_pieces_of_one_state() {
-    let cluster = Cluster::of(1, &[]).await;
-    let storage = cluster.open(&Settings::default()).await;
+    let cluster = Cluster::of(1, &[]);
+    let storage = open(&cluster, &Settings::default()).await;
     for number in 0..700 {
         create(&storage, &format!("/l/{number:04}")).await.unwrap();
     }
@@ -213,10 +224,10 @@ async fn members_may_ask_for_tls_and_for_a_user() {
     let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
     let (trusted, own, own_key) = (text(&ca), text(&server_certificate), text(&server_key));
     let arguments = ["--cert-file", &own, "--key-file", &own_key, "--client-cert-auth", "--trusted-ca-file", &trusted];
-    let cluster = Cluster::of(1, &arguments).await;
+    let cluster = Cluster::of(1, &arguments);
     let members = cluster.members();
     let tls = Settings { etcd_ca_file: ca, etcd_cert_file: certificate, etcd_key_file: key, ..Settings::default() };
-    create(&cluster.open(&tls).await, "/a").await.unwrap();
+    create(&open(&cluster, &tls).await, "/a").await.unwrap();
     for settings in [Settings::default(), Settings { etcd_cert_file: Default::default(), ..tls.clone() }] {
         let refused = Etcd::open(&members, &settings).await.err().unwrap();
         assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
@@ -243,7 +254,7 @@ async fn members_may_ask_for_tls_and_for_a_user() {
     let refused = Etcd::open(&members, &tls).await.err().unwrap();
     assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
     let settings = Settings { etcd_user: "onex".to_owned(), etcd_password_file: file("password", "word\n"), ..tls };
-    let storage = cluster.open(&settings).await;
+    let storage = open(&cluster, &settings).await;
     create(&storage, "/registry/a").await.unwrap();
     let refused = create(&storage, "/elsewhere/a").await.unwrap_err();
     assert!(refused.to_string().contains("permission denied"), "{refused}");

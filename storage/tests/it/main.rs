@@ -32,8 +32,8 @@ async fn file() -> World {
 
 /// A server of its own for each test: revisions are counted from the beginning.
 async fn etcd() -> World {
-    let cluster = cluster::Cluster::of(1, &["--max-request-bytes", "16777216"]).await;
-    World { storage: cluster.open(&Settings::default()).await, _keeps: Box::new(cluster) }
+    let cluster = cluster::Cluster::of(1, &["--max-request-bytes", "16777216"]);
+    World { storage: etcd::open(&cluster, &Settings::default()).await, _keeps: Box::new(cluster) }
 }
 
 macro_rules! holds_for_every_storage {

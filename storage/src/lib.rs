@@ -5,6 +5,7 @@
 
 mod etcd;
 mod file;
+mod keep;
 mod location;
 mod log;
 mod map;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use etcd::Etcd;
 pub use file::File;
+pub use keep::{Inspection, back_up, back_up_from, inspect};
 pub use location::Location;
 pub use memory::Memory;
 

@@ -72,16 +72,14 @@ impl Directory {
     ///
     /// Answers what was acknowledged, all of it and nothing else, or fails with [`Error::Damaged`].
     pub fn recover(&self, settings: &Settings, clock: Clock) -> Result<Recovered> {
-        let segments = self.segments().map_err(failed_at(&self.path))?;
-        let (map, logs) = match segments.split_first() {
-            Some((first, logs)) if first.content == Content::Snapshot => {
-                (read_snapshot(&first.path, settings, clock)?, logs)
-            }
-            _ => (Map::new(settings, clock), &segments[..]),
-        };
-        let mut end = None;
-        for (index, segment) in logs.iter().enumerate() {
-            end = read_log(&segment.path, &map, index + 1 == logs.len())?;
+        let segments = segments(&self.path).map_err(failed_at(&self.path))?;
+        let (map, mut end) = read(&segments, settings, clock)?;
+        let logs: Vec<_> = segments.iter().filter(|segment| segment.content == Content::Log).collect();
+        if let (Some(last), Some(End { offset, torn, prepared, .. })) = (logs.last(), &mut end)
+            && *torn > 0
+        {
+            cut(&last.path, *offset, *torn).map_err(failed_at(&last.path))?;
+            *prepared = *offset;
         }
         // Not before everything was read: a refusal leaves all as it was.
         self.remove_leftovers(segments.first().map_or(0, |first| first.number)).map_err(failed_at(&self.path))?;
@@ -138,25 +136,6 @@ impl Directory {
         Ok(bytes)
     }
 
-    /// The segments that count, in order: the newest snapshot, and the logs behind it.
-    fn segments(&self) -> io::Result<Vec<Segment>> {
-        let mut segments = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            let content = match path.extension().and_then(OsStr::to_str) {
-                Some("log") => Content::Log,
-                Some("snapshot") => Content::Snapshot,
-                _ => continue,
-            };
-            segments.extend(number(&path).map(|number| Segment { number, content, path }));
-        }
-        segments.sort_by_key(|segment| segment.number);
-        if let Some(snapshot) = segments.iter().rposition(|segment| segment.content == Content::Snapshot) {
-            segments.drain(..snapshot);
-        }
-        Ok(segments)
-    }
-
     /// Removes what a snapshot replaces, and snapshots that were never finished.
     fn remove_leftovers(&self, before: u64) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
@@ -189,6 +168,69 @@ impl Drop for Directory {
             tracing::warn!(%cause, directory = %self.path.display(), "the lock could not be released");
         }
     }
+}
+
+/// The segments that count, in order: the newest snapshot, and the logs behind it.
+fn segments(directory: &Path) -> io::Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let content = match path.extension().and_then(OsStr::to_str) {
+            Some("log") => Content::Log,
+            Some("snapshot") => Content::Snapshot,
+            _ => continue,
+        };
+        segments.extend(number(&path).map(|number| Segment { number, content, path }));
+    }
+    segments.sort_by_key(|segment| segment.number);
+    if let Some(snapshot) = segments.iter().rposition(|segment| segment.content == Content::Snapshot) {
+        segments.drain(..snapshot);
+    }
+    Ok(segments)
+}
+
+/// Reads segments back without changing anything, and answers where the last log ends.
+fn read(segments: &[Segment], settings: &Settings, clock: Clock) -> Result<(Map, Option<End>)> {
+    let (map, logs) = match segments.split_first() {
+        Some((first, logs)) if first.content == Content::Snapshot => {
+            (read_snapshot(&first.path, settings, clock)?, logs)
+        }
+        _ => (Map::new(settings, clock), segments),
+    };
+    let mut end = None;
+    for (index, segment) in logs.iter().enumerate() {
+        end = read_log(&segment.path, &map, index + 1 == logs.len())?;
+    }
+    Ok((map, end))
+}
+
+/// What [`look`] saw.
+pub(crate) struct Seen {
+    pub map: Map,
+    /// How many bytes all segments have.
+    pub bytes: u64,
+    /// The log whose last frame is not whole, and how many bytes of it there are.
+    pub torn: Option<(PathBuf, u64)>,
+}
+
+/// Reads a directory as it is, whoever writes to it meanwhile, and changes nothing.
+pub(crate) fn look(directory: &Path, settings: &Settings, clock: Clock) -> Result<Seen> {
+    let segments = segments(directory).map_err(failed_at(directory))?;
+    let (map, end) = read(&segments, settings, clock)?;
+    let bytes = segments.iter().filter_map(|segment| fs::metadata(&segment.path).ok()).map(|file| file.len()).sum();
+    let last = segments.last().map(|last| last.path.clone());
+    let torn = last.zip(end.map(|end| end.torn)).filter(|(_, torn)| *torn > 0);
+    Ok(Seen { map, bytes, torn })
+}
+
+/// Writes a snapshot into a directory that has nothing in it yet, and answers its size.
+pub(crate) fn found(directory: &Path, snapshot: &Snapshot) -> Result<u64> {
+    create_durably(directory).map_err(failed_at(directory))?;
+    if fs::read_dir(directory).map_err(failed_at(directory))?.next().is_some() {
+        return Err(failed_at(directory)(io::Error::other("there is something in it already")));
+    }
+    let directory = Directory::open(directory.to_owned())?;
+    directory.write_snapshot(1, snapshot, &AtomicBool::new(false)).map_err(failed_at(&directory.path))
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -246,10 +288,12 @@ fn next_of_snapshot(reader: &mut Reader, path: &Path, last_good: Revision) -> Re
     reader.next(last_good)?.map_err(|_| damaged(path, offset, last_good, "the end of the snapshot is missing"))
 }
 
-/// Where a log ends: its salt, the end of its last frame, and the end of the room behind that.
+/// Where a log ends: its salt, the end of its last frame, how much is there of one that is not whole, and the end of the room
+/// behind that.
 struct End {
     salt: u32,
     offset: u64,
+    torn: u64,
     prepared: u64,
 }
 
@@ -269,15 +313,15 @@ fn read_log(path: &Path, map: &Map, is_last: bool) -> Result<Option<End>> {
         }
     };
     let offset = reader.offset();
-    let mut prepared = fs::metadata(path).map_err(failed_at(path))?.len();
-    if let Tail::Torn { bytes } = tail {
-        if !is_last {
+    let prepared = fs::metadata(path).map_err(failed_at(path))?.len();
+    let torn = match tail {
+        Tail::Torn { .. } if !is_last => {
             return Err(damaged(path, offset, map.newest(), "a frame was torn, and another log follows"));
         }
-        cut(path, offset, bytes).map_err(failed_at(path))?;
-        prepared = offset;
-    }
-    Ok(Some(End { salt: header.salt, offset, prepared }))
+        Tail::Torn { bytes } => bytes,
+        _ => 0,
+    };
+    Ok(Some(End { salt: header.salt, offset, torn, prepared }))
 }
 
 /// Cuts a torn frame off, and keeps it beside the log for whoever wants to know, if there is room for that.

@@ -4,6 +4,7 @@
 mod cluster;
 mod contract;
 mod etcd;
+mod keep;
 mod model;
 mod recovery;
 

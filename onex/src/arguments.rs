@@ -24,6 +24,12 @@ pub enum Command {
     Controllers(Part),
     /// Run only the node. It shares the apiserver's data directory, because it shares its certificate authority.
     Node(Part),
+    /// Copy the objects and the keys of a platform, which may go on running, into a directory of their own.
+    Backup(Backup),
+    /// Put a backup where there is no data yet.
+    Restore(Restore),
+    /// Look for what is wrong with the data of a platform, and with the machine it stands on.
+    Doctor(Place),
     /// Print all settings with their meaning, as the file that --config takes.
     Config(SettingsFlags),
     /// Run one blockchain node.
@@ -32,17 +38,44 @@ pub enum Command {
     Version,
 }
 
-/// What differs from one start to the next.
+/// Which platform.
 #[derive(Debug, Args)]
-pub struct Up {
+pub struct Place {
     /// Where everything is kept [default: onex in the user's data folder]
     #[arg(long, value_name = "DIR", env = "ONEX_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: SettingsFlags,
+}
+
+/// What differs from one start to the next.
+#[derive(Debug, Args)]
+pub struct Up {
+    #[command(flatten)]
+    pub place: Place,
     /// Listen on the ports in the settings, or on free ones
     #[arg(long, value_enum, default_value_t = Ports::Default)]
     pub ports: Ports,
+}
+
+/// What is to be copied, and where to.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The directory to make; it must not be there
+    #[arg(value_name = "TARGET")]
+    pub target: PathBuf,
     #[command(flatten)]
-    pub settings: SettingsFlags,
+    pub place: Place,
+}
+
+/// What is to be put back, and where.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// A directory that `onex backup` made
+    #[arg(value_name = "SOURCE")]
+    pub source: PathBuf,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// A part that needs an apiserver.
@@ -90,7 +123,7 @@ impl SettingsFlags {
     }
 }
 
-impl Up {
+impl Place {
     /// The data directory as an absolute path.
     pub fn directory(&self) -> anyhow::Result<PathBuf> {
         let directory = match &self.data_dir {

@@ -5,6 +5,8 @@
 
 mod arguments;
 mod config;
+mod doctor;
+mod keep;
 mod kubeconfig;
 mod lock;
 mod meanings;
@@ -51,6 +53,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Apiserver(arguments) => many_threads()?.block_on(up::up(What::Apiserver, arguments)),
         Command::Controllers(part) => many_threads()?.block_on(up::up(What::Controllers(part.kubeconfig), part.up)),
         Command::Node(part) => many_threads()?.block_on(up::up(What::Node(part.kubeconfig), part.up)),
+        Command::Backup(arguments) => many_threads()?.block_on(keep::backup(arguments)),
+        Command::Restore(arguments) => many_threads()?.block_on(keep::restore(arguments)),
+        Command::Doctor(arguments) => many_threads()?.block_on(doctor::doctor(arguments)),
         Command::Config(arguments) => {
             say::out(&config::print(&arguments.layers().read()?)?);
             Ok(())

@@ -55,8 +55,8 @@ impl What {
 /// Runs what was asked for until somebody asks it to stop, or a part ends by itself.
 pub async fn up(what: What, arguments: Up) -> anyhow::Result<()> {
     let started = Instant::now();
-    let directory = arguments.directory()?;
-    let mut settings: Settings = arguments.settings.layers().read()?;
+    let directory = arguments.place.directory()?;
+    let mut settings: Settings = arguments.place.settings.layers().read()?;
     // A relative path in the settings is meant from the data directory; an absolute one stays what it is.
     settings.node.data_dir = directory.join(&settings.node.data_dir);
     keep_keys_in(&directory, &mut settings.apiserver.service_accounts.keys);

@@ -18,6 +18,7 @@ mod definitions;
 mod deletion;
 mod door;
 mod edits;
+mod keeping;
 mod kinds;
 mod miners;
 mod reading;

@@ -66,6 +66,16 @@ impl World {
         world
     }
 
+    /// A platform that begins with what a backup holds.
+    pub fn restored_from(backup: &Path, arguments: &[&str]) -> Self {
+        let world = Self::prepared(arguments);
+        let mut restore = onex();
+        restore.args(["restore", backup.to_str().unwrap(), "--data-dir", world.data_dir().to_str().unwrap()]);
+        Said::by("restore".to_owned(), restore).ok();
+        world.up();
+        world
+    }
+
     fn prepared(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         Self { home: tempfile::tempdir().unwrap(), arguments, child: Mutex::new(None) }

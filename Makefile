@@ -40,7 +40,7 @@ check: ## Look for what is not in order: format, lints, licences and banned crat
 	  else echo "cargo-deny is not installed: licences and advisories were not looked at"; fi
 
 bench: build ## Measure a platform of its own: creates, gets, lists, watches, memory
-	@cargo run --release --locked -p onex-bench -- $(if $(findstring --onex,$(ARGS)),,--onex $(TARGET)/release/onex) $(ARGS)
+	@$(TARGET)/release/onex bench $(ARGS)
 
 # Each branch counts itself, so that what leads further is found. Needs a C++ compiler, and no other toolchain than ours.
 SANCOV := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -1,7 +1,7 @@
 //! The rival's row: raw puts of the same bytes by the same number of clients, on the same disk, in the same run.
 //!
 //! etcd speaks gRPC, and a put is a message of two fields: written by hand here, so that the row measures etcd and not a
-//! client library. No etcd on the machine, no row.
+//! client library.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// An etcd of our own, which ends with us.
-struct Etcd {
+pub(crate) struct Etcd {
     child: Child,
     directory: std::path::PathBuf,
     port: u16,
@@ -38,34 +38,25 @@ impl Drop for Etcd {
     }
 }
 
-/// Measures puts, if there is an etcd.
-pub(crate) async fn puts(objects: &Arc<Objects>, clients: usize, count: usize) -> Result<Vec<Row>> {
-    let Some(etcd) = start()? else {
-        return Ok(vec![Row::note("etcd, raw puts", "no etcd on this machine".to_owned())]);
-    };
-    etcd.ready().await?;
-    let one = etcd.measure(objects, "etcd, raw put, 1 client", 500.min(count), 1).await?;
-    let many = etcd.measure(objects, &format!("etcd, raw put, {clients} clients"), count, clients).await?;
-    Ok(vec![one, many])
-}
-
-fn start() -> Result<Option<Etcd>> {
-    let port = free_port()?;
-    let directory = std::env::temp_dir().join(format!("onex-bench-etcd-{}", std::process::id()));
-    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()?));
-    let child = Command::new("etcd")
-        .args(["--name", "bench", "--log-level", "error", "--data-dir"])
-        .arg(&directory)
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("bench={peer}")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    match child {
-        Ok(child) => Ok(Some(Etcd { child, directory, port })),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context("starting etcd"),
+impl Etcd {
+    /// Starts one beside us, and waits until it takes puts.
+    pub(crate) async fn start() -> Result<Self> {
+        let port = free_port()?;
+        let directory = std::env::temp_dir().join(format!("onex-bench-etcd-{}", std::process::id()));
+        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()?));
+        let child = Command::new("etcd")
+            .args(["--name", "bench", "--log-level", "error", "--data-dir"])
+            .arg(&directory)
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("bench={peer}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("etcd cannot be started; is it installed? (Debian: etcd-server)")?;
+        let etcd = Self { child, directory, port };
+        etcd.ready().await?;
+        Ok(etcd)
     }
 }
 
@@ -98,7 +89,15 @@ impl Etcd {
         Ok(sender)
     }
 
-    async fn measure(&self, objects: &Arc<Objects>, row: &str, count: usize, clients: usize) -> Result<Row> {
+    /// Puts objects as [`crate::load::create`] makes them.
+    pub(crate) async fn puts(
+        &self,
+        objects: &Arc<Objects>,
+        row: (&str, &str),
+        prefix: &str,
+        count: usize,
+        clients: usize,
+    ) -> Result<Row> {
         let mut senders = Vec::new();
         for _ in 0..clients {
             senders.push(self.connect().await?);
@@ -106,7 +105,7 @@ impl Etcd {
         let began = Instant::now();
         let client = |(number, mut sender): (usize, SendRequest<Full<Bytes>>)| {
             let objects = objects.clone();
-            let names = share("many", count, number, clients);
+            let names = share(prefix, count, number, clients);
             tokio::spawn(async move {
                 let mut times = Vec::with_capacity(names.len());
                 for name in names {

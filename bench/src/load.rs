@@ -1,7 +1,10 @@
 //! Closed-loop loads: each client sends its next request when the last one is answered.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,11 +22,11 @@ const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 
-/// The lists that are measured: name, Accept, query.
-pub(crate) const LISTS: &[(&str, &str, &str)] = &[
-    ("list as JSON", JSON, ""),
-    ("list as Table", TABLE, ""),
-    ("list, selector that matches none", JSON, "?labelSelector=app%3Dnone"),
+/// The lists that are measured: what they are called by programs and people, Accept, query.
+pub(crate) const LISTS: &[(&str, &str, &str, &str)] = &[
+    ("list", "list as JSON", JSON, ""),
+    ("list_table", "list as Table", TABLE, ""),
+    ("list_none", "list, selector that matches none", JSON, "?labelSelector=app%3Dnone"),
 ];
 
 /// What a client does again and again.
@@ -51,7 +54,7 @@ impl Work {
 pub(crate) async fn create(
     server: &Arc<Server>,
     objects: &Arc<Objects>,
-    row: &str,
+    row: (&str, &str),
     prefix: &str,
     count: usize,
     clients: usize,
@@ -59,35 +62,35 @@ pub(crate) async fn create(
     closed(server, objects, row, Work::Create, prefix, count, count, clients).await
 }
 
-/// Reads objects of the `present` ones that [`create`] made as `many`.
+/// Reads objects of the `present` ones that [`create`] made as `many0`.
 pub(crate) async fn get(
     server: &Arc<Server>,
     objects: &Arc<Objects>,
-    row: &str,
+    row: (&str, &str),
     present: usize,
     count: usize,
     clients: usize,
 ) -> Result<Row> {
-    closed(server, objects, row, Work::Get, "many", present, count, clients).await
+    closed(server, objects, row, Work::Get, "many0", present, count, clients).await
 }
 
-/// Changes objects of the `present` ones that [`create`] made as `many`: durable when answered.
+/// Changes objects of the `present` ones that [`create`] made as `many0`: durable when answered.
 pub(crate) async fn update(
     server: &Arc<Server>,
     objects: &Arc<Objects>,
-    row: &str,
+    row: (&str, &str),
     present: usize,
     count: usize,
     clients: usize,
 ) -> Result<Row> {
-    closed(server, objects, row, Work::Update, "many", present, count, clients).await
+    closed(server, objects, row, Work::Update, "many0", present, count, clients).await
 }
 
 #[expect(clippy::too_many_arguments, reason = "a load is described by as many numbers")]
 async fn closed(
     server: &Arc<Server>,
     objects: &Arc<Objects>,
-    row: &str,
+    row: (&str, &str),
     work: Work,
     prefix: &str,
     present: usize,
@@ -121,28 +124,63 @@ async fn closed(
     Ok(Row::timed(row, began.elapsed(), times))
 }
 
+/// Creates objects at a fixed rate, whatever the answers take; a time begins when its request should have been sent.
+pub(crate) async fn open(server: &Arc<Server>, objects: &Arc<Objects>, rate: u32, count: usize) -> Result<Row> {
+    /// As many requests may be on their way as there are connections; who finds none free waits, and that is counted.
+    const CONNECTIONS: usize = 256;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(server.connect().await?);
+    }
+    let began = Instant::now();
+    let next = Arc::new(AtomicUsize::new(0));
+    let client = |mut connection: Connection| {
+        let (objects, next) = (objects.clone(), next.clone());
+        tokio::spawn(async move {
+            let mut times = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return anyhow::Ok(times);
+                }
+                let due = began + Duration::from_secs_f64(number as f64 / f64::from(rate.max(1)));
+                tokio::time::sleep_until(due.into()).await;
+                Work::Create.once(&mut connection, &objects, &format!("rate{rate}-{number}")).await?;
+                times.push(due.elapsed());
+            }
+        })
+    };
+    let clients: Vec<_> = connections.into_iter().map(client).collect();
+    let mut times = Vec::new();
+    for client in clients {
+        times.extend(client.await??);
+    }
+    Ok(Row::timed(("create_open", &format!("create, {rate} a second")), began.elapsed(), times))
+}
+
 /// Lists everything a few times.
 pub(crate) async fn list(
     server: &Arc<Server>,
     objects: &Arc<Objects>,
-    row: &str,
+    id: &str,
+    name: &str,
     accept: &str,
     query: &str,
 ) -> Result<Row> {
     let mut connection = server.connect().await?;
     let path = format!("{}{query}", objects.path());
-    let (mut times, mut bytes) = (Vec::new(), 0);
+    let (mut times, mut bytes, mut found) = (Vec::new(), 0, 0);
     let began = Instant::now();
     for _ in 0..7 {
         let began = Instant::now();
         let body = connection.send(Method::GET, &path, accept, JSON, Bytes::new()).await?;
         times.push(began.elapsed());
         bytes = body.len();
-        let found = items(&serde_json::from_slice(&body)?);
+        found = items(&serde_json::from_slice(&body)?);
         ensure!((found > 0) == query.is_empty(), "a list of {found} objects");
     }
     let spent: Duration = times.iter().sum();
-    let mut row = Row::timed(row, spent.min(began.elapsed()), times);
-    row.note = format!("{:.1} MB", bytes as f64 / 1e6);
+    let mut row = Row::timed((id, name), spent.min(began.elapsed()), times);
+    row.note = format!("{found} objects, {:.1} MB", bytes as f64 / 1e6);
     Ok(row)
 }

@@ -69,6 +69,6 @@ impl Platform {
 
     /// How long the start took.
     pub(crate) fn row(&self) -> Row {
-        Row::note("onex up, cold, to /readyz 200", format!("{:.0} ms", self.ready_after.as_secs_f64() * 1e3))
+        Row::note("ready", "onex up, cold, to /readyz 200", format!("{:.0} ms", self.ready_after.as_secs_f64() * 1e3))
     }
 }

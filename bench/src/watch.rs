@@ -70,8 +70,8 @@ pub(crate) async fn fan_out(
     }
     let spent = began.elapsed();
     let name = format!("watch, request to client, {watchers} watchers");
-    let mut row = Row::timed(&name, spent, times);
-    let missing = watchers * changes - row.count;
+    let mut row = Row::timed(("watch", &name), spent, times);
+    let missing = watchers * changes - row.count();
     row.note = match (missing, doubled) {
         (0, 0) => "every change delivered once".to_owned(),
         _ => format!("{missing} changes not delivered, {doubled} events doubled or out of order"),
@@ -87,7 +87,7 @@ async fn change(
     pause: Duration,
 ) -> Result<HashMap<String, Instant>> {
     let mut connection = server.connect().await?;
-    let path = format!("{}/many-000000", objects.path());
+    let path = format!("{}/many0-000000", objects.path());
     let mut sent = HashMap::new();
     for number in 0..changes {
         sent.insert(number.to_string(), Instant::now());

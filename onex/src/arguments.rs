@@ -30,6 +30,8 @@ pub enum Command {
     Restore(Restore),
     /// Look for what is wrong with the data of a platform, and with the machine it stands on.
     Doctor(Place),
+    /// Measure a platform of its own, or another one: creates, reads, lists, watches, memory.
+    Bench(onex_bench::Arguments),
     /// Print all settings with their meaning, as the file that --config takes.
     Config(SettingsFlags),
     /// Run one blockchain node.

@@ -56,6 +56,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Backup(arguments) => many_threads()?.block_on(keep::backup(arguments)),
         Command::Restore(arguments) => many_threads()?.block_on(keep::restore(arguments)),
         Command::Doctor(arguments) => many_threads()?.block_on(doctor::doctor(arguments)),
+        Command::Bench(arguments) => many_threads()?.block_on(onex_bench::run(arguments)),
         Command::Config(arguments) => {
             say::out(&config::print(&arguments.layers().read()?)?);
             Ok(())

@@ -1,0 +1,175 @@
+//! The load tool: what creating, reading, listing and watching cost, beside a rival in the same run.
+//!
+//! It speaks plain HTTP/1.1 over TLS with the certificate of a kubeconfig, one connection a client, so that what is measured
+//! is the server and not a client library. It runs on the same cores as the server: compare rows, not machines.
+
+mod etcd;
+mod http;
+mod kubeconfig;
+mod load;
+mod objects;
+mod platform;
+mod table;
+mod watch;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::{etcd::Etcd, http::Server, objects::Objects, platform::Platform, table::Row};
+
+/// Whom to measure beside ours, in the same run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rival {
+    /// etcd by its own protocol: raw puts of the same bytes by as many clients. It is started, and so must be installed.
+    Etcd,
+}
+
+/// What to measure.
+#[derive(Clone, Debug, Args)]
+pub struct Arguments {
+    /// Whose apiserver to measure, instead of a platform of its own
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The program that is started as `onex up` in an empty directory [default: this one]
+    #[arg(long, value_name = "FILE")]
+    pub onex: Option<PathBuf>,
+    /// Whom to measure beside it
+    #[arg(long, value_enum)]
+    pub rival: Option<Rival>,
+    /// Another apiserver to measure beside it, such as kube-apiserver
+    #[arg(long, value_name = "FILE")]
+    pub rival_kubeconfig: Option<PathBuf>,
+    /// What to create: `configmaps`, or `minersets` without replicas, which the controllers look after
+    #[arg(long, default_value = "configmaps")]
+    pub resource: String,
+    /// How many objects, of about 1 KB
+    #[arg(long, default_value_t = 10_000)]
+    pub count: usize,
+    /// How many clients at the same time
+    #[arg(long, default_value_t = 64)]
+    pub clients: usize,
+    /// How many watchers
+    #[arg(long, default_value_t = 100)]
+    pub watchers: usize,
+    /// How many changes they are told of
+    #[arg(long, default_value_t = 500)]
+    pub changes: usize,
+    /// How far apart the changes are, in milliseconds
+    #[arg(long, default_value_t = 20)]
+    pub pause_ms: u64,
+    /// How many creates a second to send whatever the answers take, one after the other; may be repeated
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Vec<u32>,
+    /// A quick run of less than 40 seconds: fewer of everything
+    #[arg(long)]
+    pub short: bool,
+    /// Print one JSON object a row instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Measures, and prints what was measured.
+///
+/// # Errors
+/// When the platform or the rival cannot be started, or a request fails: a figure of failed requests would say nothing.
+pub async fn run(mut arguments: Arguments) -> Result<()> {
+    if arguments.short {
+        arguments.count = arguments.count.min(3000);
+        arguments.changes = arguments.changes.min(100);
+    }
+    let objects = Arc::new(Objects::new(&arguments.resource)?);
+    let etcd = match arguments.rival {
+        Some(Rival::Etcd) => Some(Etcd::start().await?),
+        None => None,
+    };
+    let platform = match &arguments.kubeconfig {
+        Some(_) => None,
+        None => {
+            let program = arguments.onex.clone().map_or_else(std::env::current_exe, Ok)?;
+            Some(Platform::start(&program).await?)
+        }
+    };
+    let mut rows: Vec<Row> = platform.iter().map(Platform::row).collect();
+    let kubeconfig = arguments.kubeconfig.clone().or(platform.as_ref().map(Platform::kubeconfig));
+    let server = Arc::new(Server::new(kubeconfig::read(&kubeconfig.context("no kubeconfig")?)?)?);
+    tokio::time::sleep(Duration::from_secs(2)).await; // what "idle" means in the table
+    rows.push(Row::note("load_before", "load average before", table::load_average()));
+    rows.extend(measure(&arguments, &server, &objects, etcd.as_ref()).await?);
+    if platform.is_none() {
+        objects.clean(&server).await.context("cleaning up")?;
+    }
+    drop((platform, etcd));
+    if let Some(kubeconfig) = &arguments.rival_kubeconfig {
+        let server = Arc::new(Server::new(kubeconfig::read(kubeconfig)?)?);
+        let theirs = measure(&arguments, &server, &objects, None).await.context("measuring the rival")?;
+        rows.extend(theirs.into_iter().map(Row::of_rival));
+        objects.clean(&server).await.context("cleaning up at the rival")?;
+    }
+    rows.push(Row::note("load_after", "load average after", table::load_average()));
+    table::print(&rows, arguments.json);
+    Ok(())
+}
+
+/// Ours and the rival take turns so often, as the speed of a shared machine drifts.
+const TURNS: usize = 3;
+
+async fn measure(
+    arguments: &Arguments,
+    server: &Arc<Server>,
+    objects: &Arc<Objects>,
+    etcd: Option<&Etcd>,
+) -> Result<Vec<Row>> {
+    let (count, clients) = (arguments.count, arguments.clients);
+    let few = count.min(500);
+    let pause = Duration::from_millis(arguments.pause_ms);
+    objects.prepare(server).await?;
+    let mut rows = vec![Row::bytes("memory_idle", "resident memory, idle", resident(server).await)];
+    rows.push(load::create(server, objects, ("create_1", "create, 1 client"), "one", few, 1).await?);
+    if let Some(etcd) = etcd {
+        rows.push(etcd.puts(objects, ("etcd_put_1", "etcd, raw put, 1 client"), "one", few, 1).await?);
+    }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for turn in 0..TURNS {
+        let (prefix, count) = (format!("many{turn}"), count / TURNS);
+        let name = format!("create, {clients} clients");
+        ours.push(load::create(server, objects, ("create", &name), &prefix, count, clients).await?);
+        if let Some(etcd) = etcd {
+            let name = format!("etcd, raw put, {clients} clients");
+            theirs.push(etcd.puts(objects, ("etcd_put", &name), &prefix, count, clients).await?);
+        }
+    }
+    let (mut ours, theirs) = (Row::together(ours), theirs.into_iter().reduce(Row::and));
+    ours.ratio = theirs.as_ref().and_then(|theirs| Some(ours.rate? / theirs.rate?));
+    rows.push(ours);
+    rows.extend(theirs);
+    for rate in &arguments.rate {
+        rows.push(load::open(server, objects, *rate, count).await?);
+    }
+    let present = count / TURNS;
+    rows.push(load::get(server, objects, ("get_1", "get, 1 client"), present, present.min(2000), 1).await?);
+    let name = format!("get, {clients} clients");
+    rows.push(load::get(server, objects, ("get", &name), present, count, clients).await?);
+    let name = format!("update, {clients} clients");
+    rows.push(load::update(server, objects, ("update", &name), present, count / 2, clients).await?);
+    for (id, name, accept, query) in load::LISTS {
+        rows.push(load::list(server, objects, id, name, accept, query).await?);
+    }
+    rows.extend(watch::fan_out(server, objects, arguments.watchers, arguments.changes, pause).await?);
+    rows.push(Row::bytes("memory_loaded", "resident memory, loaded", resident(server).await));
+    Ok(rows)
+}
+
+/// What the server says of its own memory.
+async fn resident(server: &Server) -> Option<u64> {
+    let text = server.connect().await.ok()?.text("/metrics").await.ok()?;
+    let line = text.lines().find(|line| line.starts_with("process_resident_memory_bytes "))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? as u64)
+}
+
+/// A field of an object as text.
+fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
+    path.iter().fold(object, |value, name| &value[*name]).as_str().unwrap_or_default()
+}

@@ -32,6 +32,7 @@ mod furnish;
 mod gzip;
 mod handlers;
 mod health;
+mod index;
 pub mod kinds;
 mod kubelets;
 mod limits;

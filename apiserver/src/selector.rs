@@ -87,6 +87,14 @@ impl Labels {
         self.requirements.is_empty()
     }
 
+    /// A label that must have one value.
+    pub fn exactly(&self) -> Option<(&str, &str)> {
+        self.requirements.iter().find_map(|requirement| match &requirement.test {
+            Test::Equals(value) => Some((requirement.key.as_str(), value.as_str())),
+            _ => None,
+        })
+    }
+
     /// Does an object match whose labels `label` knows?
     pub fn matches<'a>(&self, label: &dyn Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|r| r.test.holds(label(&r.key)))
@@ -372,6 +380,14 @@ impl Fields {
     /// The only value of `field` that can match.
     pub fn exactly(&self, field: &str) -> Option<&str> {
         self.terms.iter().find(|t| t.equal && t.field == field).map(|t| t.value.as_str())
+    }
+
+    /// A field, other than name and namespace, that must have one value, and not the one that stands for none.
+    pub fn found_by(&self) -> Option<(&str, &str)> {
+        let is_of_metadata = |term: &Term| matches!(term.field.as_str(), "metadata.name" | "metadata.namespace");
+        let says = |term: &&Term| term.equal && !term.value.is_empty() && term.value != term.absent;
+        let found = self.terms.iter().filter(says).find(|term| !is_of_metadata(term))?;
+        Some((&found.field, &found.value))
     }
 
     /// Selects by nothing but name and namespace.

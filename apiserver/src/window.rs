@@ -17,7 +17,6 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use imbl::OrdMap;
 use onex_storage::{Change, Page, Prefix, Revision, Storage};
 use parking_lot::{Mutex, RwLock};
 use serde::{
@@ -27,6 +26,8 @@ use serde::{
 use serde_json::{Map, Value, value::RawValue};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::index::{By, Index, Items};
 
 /// The stored JSON of an object, which does not know its own revision. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -73,7 +74,7 @@ pub struct Snapshot {
     /// The revision that the snapshot shows.
     pub revision: u64,
     /// The objects, by key.
-    pub items: OrdMap<Arc<str>, Arc<Item>>,
+    pub items: Items,
 }
 
 /// One change of one object.
@@ -117,6 +118,8 @@ pub struct Window {
     bounds: Bounds,
     state: RwLock<State>,
     pins: Mutex<VecDeque<(Instant, Snapshot)>>,
+    /// Held while an index is made.
+    indexing: Mutex<()>,
     /// What is being written here, by the address of its bytes: the feed need not read again what was looked at already.
     /// Nothing, if the store hands on other bytes than it was given.
     offered: Option<Mutex<HashMap<usize, Encoded>>>,
@@ -131,12 +134,21 @@ pub struct Window {
 }
 
 struct State {
-    items: OrdMap<Arc<str>, Arc<Item>>,
+    items: Items,
+    /// By what people selected.
+    indexes: Vec<Index>,
     last: u64,
     history: VecDeque<(Instant, Arc<Event>)>,
     history_bytes: usize,
     /// History is complete after this revision.
     begins: u64,
+}
+
+impl State {
+    fn new(items: Items, revision: u64) -> Self {
+        let (indexes, history) = (Vec::new(), VecDeque::new());
+        Self { items, indexes, last: revision, history, history_bytes: 0, begins: revision }
+    }
 }
 
 #[derive(Deserialize)]
@@ -442,11 +454,12 @@ impl Snapshot {
 
 impl Window {
     fn new(prefix: String, paths: Vec<Vec<String>>, bounds: Bounds, complete: Arc<AtomicU64>, copies: bool) -> Self {
-        let state = State { items: OrdMap::new(), last: 0, history: VecDeque::new(), history_bytes: 0, begins: 0 };
+        let state = State::new(Items::new(), 0);
         let (news, _) = watch::channel(0);
-        let (pins, offered) = (Mutex::default(), (!copies).then(Mutex::default));
+        let (pins, indexing, offered) = (Mutex::default(), Mutex::default(), (!copies).then(Mutex::default));
         let (changed, closed) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { prefix, paths, bounds, state: RwLock::new(state), pins, offered, news, complete, changed, closed }
+        let state = RwLock::new(state);
+        Self { prefix, paths, bounds, state, pins, indexing, offered, news, complete, changed, closed }
     }
 
     /// Encodes an object of this resource. Nothing if it has no metadata.
@@ -476,6 +489,50 @@ impl Window {
         let complete = self.complete.load(Ordering::Acquire);
         let state = self.state.read();
         Snapshot { revision: complete.max(state.last), items: state.items.clone() }
+    }
+
+    /// The state as of the newest change that any client was told of, and of it only those that are found by this value.
+    /// Nothing, where it is as quick to look at all of them.
+    pub fn snapshot_where(&self, by: &By, value: &str) -> Option<(Snapshot, Snapshot)> {
+        let found = || {
+            let complete = self.complete.load(Ordering::Acquire);
+            let state = self.state.read();
+            let index = state.indexes.iter().find(|index| index.is_by(by))?;
+            let revision = complete.max(state.last);
+            let some = Snapshot { revision, items: index.of(value) };
+            Some((Snapshot { revision, items: state.items.clone() }, some))
+        };
+        found().or_else(|| {
+            self.index(by);
+            found()
+        })
+    }
+
+    /// Makes an index, if it is worth it.
+    fn index(&self, by: &By) {
+        /// Fewer are looked through in no time.
+        const FEW: usize = 1000;
+        /// Each of them costs every write a little.
+        const MOST: usize = 16;
+        let _one = self.indexing.lock();
+        let (items, last) = {
+            let state = self.state.read();
+            let has = state.indexes.iter().any(|index| index.is_by(by));
+            if has || state.items.len() < FEW || state.indexes.len() >= MOST {
+                return;
+            }
+            (state.items.clone(), state.last)
+        };
+        // Nobody waits for this; what changes meanwhile is in the history.
+        let mut index = Index::new(by.clone(), &items);
+        let mut state = self.state.write();
+        if state.begins > last {
+            return; // it was forgotten already; the next one tries again
+        }
+        for (_, event) in state.history.iter().filter(|(_, event)| event.revision > last) {
+            index.change(event.previous.as_ref(), (!event.deleted).then_some(&event.item));
+        }
+        state.indexes.push(index);
     }
 
     /// The state as it was at `revision`, or where history begins if that is later.
@@ -578,9 +635,8 @@ impl Window {
                 }
             }
         });
-        let items: OrdMap<_, _> = items.collect();
-        let fresh = State { items, last: revision, history: VecDeque::new(), history_bytes: 0, begins: revision };
-        drop(std::mem::replace(&mut *self.state.write(), fresh));
+        let items: Items = items.collect();
+        drop(std::mem::replace(&mut *self.state.write(), State::new(items, revision)));
         self.changed.store(revision, Ordering::Release);
         // What was stored meanwhile is in the entries, and will not be told of again.
         self.offered.iter().for_each(|offered| offered.lock().clear());
@@ -624,6 +680,9 @@ impl Window {
             Some(item) => state.items.insert(item.key.clone(), item.clone()),
             None => state.items.remove(&change.key.0),
         };
+        for index in &mut state.indexes {
+            index.change(previous.as_ref(), item.as_ref());
+        }
         let (deleted, item) = match (item, &previous) {
             (Some(item), _) => (false, item),
             (None, Some(previous)) => (true, previous.clone()),
@@ -967,6 +1026,48 @@ mod tests {
         assert!(matches!(window.events_after(0, 10), Run::Gone(1)));
         assert!(window.pins.lock().is_empty());
         assert!(window.get(&format!("{MAPS}default/a")).is_some(), "what there is stays");
+    }
+
+    #[tokio::test]
+    async fn what_is_found_by_an_index_is_what_looking_at_all_finds() {
+        let windows = windows(Duration::from_secs(300)).await;
+        let window = windows.of(MAPS).unwrap();
+        let value = |number: u64| ["x", "y", "z"][(number % 3) as usize];
+        let change = |revision: u64, number: u64, labelled: Option<&str>| {
+            let mut object = json!({"metadata": {"name": format!("m{number}")}, "data": {}});
+            if let Some(value) = labelled {
+                object["metadata"]["labels"] = json!({ "app": value });
+            }
+            let key = Key(format!("{MAPS}default/m{number:04}").into());
+            Change { key, revision: Revision(revision), value: Some(object.to_string().into()), previous: None }
+        };
+        let by = By::Label("app".to_owned());
+        windows.apply((1..=1500).map(|n| change(n, n, (n % 4 != 0).then(|| value(n)))).collect());
+        assert!(window.snapshot_where(&By::Label("none".to_owned()), "x").unwrap().1.items.is_empty());
+        let check = || {
+            for value in ["x", "y", "z", "nothing"] {
+                let (all, found) = window.snapshot_where(&by, value).unwrap();
+                let looked_for = all.items.values().filter(|item| item.label("app") == Some(value));
+                assert!(found.items.keys().eq(looked_for.map(|item| &item.key)), "{value}");
+                assert!(found.items.values().all(|item| all.items[&item.key].revision == item.revision));
+            }
+        };
+        check();
+        let before = window.snapshot_where(&by, "x").unwrap().1;
+        let (count, first) = (before.items.len(), before.items.keys().next().cloned());
+        for n in 1..=600 {
+            let revision = 1500 + n;
+            let changed = match n % 3 {
+                0 => Change { value: None, ..change(revision, n, None) },
+                1 => change(revision, n, Some(value(n + 1))),
+                _ => change(revision, n, None),
+            };
+            windows.apply(vec![changed]);
+        }
+        check();
+        assert_eq!((before.items.len(), before.items.keys().next().cloned()), (count, first), "a snapshot stays");
+        windows.load().await.unwrap();
+        assert!(window.snapshot_where(&by, "x").is_none(), "of few objects there is no index");
     }
 
     #[tokio::test]

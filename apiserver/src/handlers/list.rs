@@ -60,6 +60,9 @@ impl Token {
 
 /// One page of a collection.
 pub(super) struct Listed {
+    /// All that is there,
+    whole: Snapshot,
+    /// and the part of it in which all is that is asked for.
     pub(super) snapshot: Snapshot,
     /// The common beginning of the keys.
     pub(super) range: String,
@@ -93,30 +96,35 @@ pub(super) async fn look(cx: &Context, options: &List) -> Result<Listed> {
     let selection = cx.selection()?;
     let window = cx.server.registry.window(&cx.kind);
     let token = options.proceed.as_deref().map(Token::read).transpose()?;
-    let snapshot = snapshot(cx, &window, options, token.as_ref()).await?;
+    let (whole, snapshot) = match snapshot(cx, &window, options, token.as_ref()).await? {
+        Some(past) => (past.clone(), past),
+        None => selection.snapshots(&window),
+    };
     let range = range(cx, &selection);
-    let mut listed = Listed { snapshot, range, selection, items: None, proceed: None, remaining: None };
+    let mut listed = Listed { whole, snapshot, range, selection, items: None, proceed: None, remaining: None };
     if options.limit > 0 || token.is_some() {
         page(cx, &window, options.limit, token.as_ref(), &mut listed);
     }
     Ok(listed)
 }
 
-async fn snapshot(cx: &Context, window: &Window, options: &List, token: Option<&Token>) -> Result<Snapshot> {
+/// The past state that is asked for; nothing, if it is the present one.
+async fn snapshot(cx: &Context, window: &Window, options: &List, token: Option<&Token>) -> Result<Option<Snapshot>> {
     if let Some(token) = token {
         if token.revision < 0 {
-            return Ok(window.snapshot()); // the client knows that this page shows another state than the first
+            return Ok(None); // the client knows that this page shows another state than the first
         }
         wait_for(cx, Some(token.revision.unsigned_abs())).await?; // only a forged token is ahead of us
-        return window.snapshot_at(token.revision.unsigned_abs()).map_err(|_| expired(token));
+        return window.snapshot_at(token.revision.unsigned_abs()).map(Some).map_err(|_| expired(token));
     }
     wait_for(cx, options.revision).await?;
     let exact = options.matching == Some(Match::Exact) || (options.matching.is_none() && options.limit > 0);
     match options.revision {
         Some(revision) if revision > 0 && exact => window
             .snapshot_at(revision)
+            .map(Some)
             .map_err(|_| Status::expired("The resourceVersion for the provided list is too old.")),
-        _ => Ok(window.snapshot()),
+        _ => Ok(None),
     }
 }
 
@@ -163,7 +171,7 @@ fn page(cx: &Context, window: &Window, limit: usize, token: Option<&Token>, list
         items.push(item.clone());
     }
     if listed.proceed.is_some() {
-        window.pin(&listed.snapshot);
+        window.pin(&listed.whole);
     }
     listed.items = Some(items);
 }

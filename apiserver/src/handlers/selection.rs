@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::Context;
 use crate::{
+    index::By,
     kinds::Kind,
     selector::{Fields, Labels},
     status::Result,
-    window::Item,
+    window::{Item, Snapshot, Window},
 };
 
 /// A label selector and a field selector, for one kind.
@@ -62,6 +63,31 @@ impl Selection {
     /// The one namespace that is asked for, if there is one.
     pub(super) fn namespace(&self) -> Option<&str> {
         self.fields.namespace()
+    }
+
+    /// A value by which all that is asked for can be found, and perhaps more.
+    pub(super) fn found_by(&self) -> Option<(By, &str)> {
+        if let Some((key, value)) = self.labels.exactly() {
+            return Some((By::Label(key.to_owned()), value));
+        }
+        let (field, value) = self.fields.found_by()?;
+        let mut places = self.known.iter().enumerate().filter(|(_, known)| *known == field).map(|(place, _)| place);
+        match (places.next(), places.next()) {
+            (Some(only), None) => Some((By::Field(only), value)),
+            _ => None,
+        }
+    }
+
+    /// The state of the window as it is now: all of it, and the part in which all is that is asked for.
+    pub(super) fn snapshots(&self, window: &Window) -> (Snapshot, Snapshot) {
+        let part = match self.name() {
+            Some(_) => None,
+            None => self.found_by().and_then(|(by, value)| window.snapshot_where(&by, value)),
+        };
+        part.unwrap_or_else(|| {
+            let all = window.snapshot();
+            (all.clone(), all)
+        })
     }
 
     /// Whether the object is one of those asked for.

@@ -93,7 +93,7 @@ impl Watcher {
         let news = window.news();
         let from_now = matches!(options.revision, None | Some(0));
         let fresh = options.initial_events.unwrap_or(from_now);
-        let snapshot = window.snapshot();
+        let (_, snapshot) = selection.snapshots(&window);
         let cursor = if fresh || from_now { snapshot.revision } else { options.revision.unwrap_or(0) };
         let seconds = options
             .timeout_seconds

@@ -214,3 +214,35 @@ async fn a_long_list_is_compressed_for_those_who_ask_and_stays_the_same_list() {
     let (coding, table) = ask(&format!("{MAPS}?pretty=1"), "gzip").await;
     assert!(coding.as_deref() == Some("gzip") && !table.is_empty());
 }
+
+#[tokio::test]
+async fn a_selective_list_of_many_is_the_same_as_one_of_few_in_pages_too() {
+    let world = World::new().await;
+    let maps = (0..1200).map(|n| {
+        labelled(&format!("m{n:04}"), json!({"app": (if n % 2 == 0 { "a" } else { "b" }), "n": (n % 300).to_string()}))
+    });
+    futures::future::join_all(maps.map(|map| world.post(MAPS, map))).await;
+    let select = async |selector: &str| world.get(&format!("{MAPS}?labelSelector={selector}")).await.is(200);
+    assert_eq!(names(&select("n%3D7").await), ["m0007", "m0307", "m0607", "m0907"]);
+    assert_eq!(names(&select("n%3D7,app%3Da").await), [""; 0]);
+    assert_eq!(names(&select("app%3Db,n+in+(7,8)").await), ["m0007", "m0307", "m0607", "m0907"]);
+    world.merge(&format!("{MAPS}/m0007"), json!({"metadata": {"labels": {"n": "none"}}})).await.is(200);
+    world.delete(&format!("{MAPS}/m0307"), Value::Null).await.is(200);
+    let changed = select("n%3D7").await;
+    assert_eq!(names(&changed), ["m0607", "m0907"]);
+    let revision = changed["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    world.post(MAPS, labelled("m0008a", json!({"n": "8"}))).await.is(201);
+    // Pages of one state, and the state of all is what a page pins.
+    let first = world.get(&format!("{MAPS}?labelSelector=n%3D8&limit=2")).await.is(200);
+    assert_eq!(names(&first), ["m0008", "m0008a"]);
+    world.delete(&format!("{MAPS}/m0908"), Value::Null).await.is(200);
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let rest = world.get(&format!("{MAPS}?labelSelector=n%3D8&limit=5&continue={token}")).await.is(200);
+    assert_eq!(names(&rest), ["m0308", "m0608", "m0908"]);
+    let past = format!("{MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact&limit=2000");
+    assert_eq!(names(&world.get(&past).await.is(200)).len(), 1199);
+    let mut watch = world.watch(&format!("{MAPS}?watch=true&labelSelector=n%3D7")).await;
+    for name in ["m0607", "m0907"] {
+        assert_eq!(watch.next().await.unwrap()["object"]["metadata"]["name"], name);
+    }
+}

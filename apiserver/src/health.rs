@@ -18,6 +18,7 @@ fn checks(page: &str) -> &'static [&'static str] {
             "ping",
             "log",
             "storage",
+            "storage-writes",
             "informer-sync",
             "poststarthook/rbac/bootstrap-roles",
             "poststarthook/start-system-namespaces-controller",
@@ -36,6 +37,7 @@ fn checks(page: &str) -> &'static [&'static str] {
 fn works(server: &Inner, check: &str) -> bool {
     match check {
         "storage" => server.windows.is_connected(),
+        "storage-writes" => server.windows.takes_writes(),
         "informer-sync" => server.windows.revision() >= server.ready_at,
         "poststarthook/start-system-namespaces-controller" => {
             server.registry.get(&server.kinds.core("namespaces"), "", "kube-system").is_ok()

@@ -814,6 +814,11 @@ impl Windows {
         self.connected.load(Ordering::Relaxed)
     }
 
+    /// Whether the store took the last write.
+    pub fn takes_writes(&self) -> bool {
+        self.storage.takes_writes()
+    }
+
     /// The revision of the store itself, which the windows may not have reached yet.
     pub async fn newest(&self) -> onex_storage::Result<u64> {
         Ok(self.storage.newest().await?.0)

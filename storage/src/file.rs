@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -29,6 +30,9 @@ const GROUP_BYTES: usize = 4 << 20;
 /// A group is closed once it has so many writes, so that none waits long for the deciding of others.
 const GROUP_WRITES: usize = 1024;
 
+/// So long after the disk lost a write it is looked whether it is well again.
+const MEND_AFTER: Duration = Duration::from_millis(500);
+
 /// A storage in a directory.
 ///
 /// What was acknowledged survives the process and the machine. Dropping it waits for the group in hand.
@@ -38,6 +42,8 @@ pub struct File {
     queue: Option<mpsc::Sender<Request>>,
     writer: Option<thread::JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// The last group could be stored.
+    is_well: Arc<AtomicBool>,
 }
 
 struct Request {
@@ -66,6 +72,7 @@ impl File {
     fn begin(directory: Directory, recovered: Recovered, settings: &Settings) -> Result<Self> {
         let Recovered { map, log, bytes } = recovered;
         let (map, stop) = (Arc::new(map), Arc::new(AtomicBool::new(false)));
+        let is_well = Arc::new(AtomicBool::new(true));
         let (queue, requests) = mpsc::channel(settings.queue_writes.max(1));
         let writer = Writer {
             map: map.clone(),
@@ -76,10 +83,12 @@ impl File {
             retry_above: 0,
             compaction: None,
             stop: stop.clone(),
+            is_well: is_well.clone(),
+            ill_since: None,
         };
         let writer = thread::Builder::new().name("storage writer".into()).spawn(move || writer.run(requests));
         let writer = writer.map_err(|cause| Error::Unavailable(Box::new(cause)))?;
-        Ok(Self { map, queue: Some(queue), writer: Some(writer), stop })
+        Ok(Self { map, queue: Some(queue), writer: Some(writer), stop, is_well })
     }
 
     async fn write(&self, write: Write) -> Result<Revision> {
@@ -124,6 +133,10 @@ impl Storage for File {
     async fn newest(&self) -> Result<Revision> {
         Ok(self.map.newest())
     }
+
+    fn takes_writes(&self) -> bool {
+        self.is_well.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for File {
@@ -150,6 +163,9 @@ struct Writer {
     retry_above: u64,
     compaction: Option<Compaction>,
     stop: Arc<AtomicBool>,
+    is_well: Arc<AtomicBool>,
+    /// When the disk was last seen to lose writes.
+    ill_since: Option<Instant>,
 }
 
 /// A snapshot that is being written, and the bytes of the segments that it replaces.
@@ -184,7 +200,10 @@ impl Writer {
             next = if is_full { None } else { requests.try_recv().ok() };
         }
         if !batch.is_empty() {
-            match self.log.append(before, &batch) {
+            self.mend_if_it_is_time();
+            let appended = self.log.append(before, &batch);
+            self.is_well.store(appended.is_ok(), Ordering::Relaxed);
+            match appended {
                 Ok(grown) => self.bytes += grown,
                 Err(cause) => return refuse(answers, &cause),
             }
@@ -194,6 +213,25 @@ impl Writer {
         for (answer, outcome) in answers {
             // Whoever does not wait any more has still written.
             let _ = answer.send(outcome);
+        }
+    }
+
+    fn mend_if_it_is_time(&mut self) {
+        if !self.log.is_broken() {
+            self.ill_since = None;
+            return;
+        }
+        let since = *self.ill_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < MEND_AFTER {
+            return;
+        }
+        self.ill_since = Some(Instant::now());
+        match self.log.mend() {
+            Ok(()) => {
+                self.ill_since = None;
+                tracing::warn!("the disk takes writes again; everything acknowledged was read back");
+            }
+            Err(cause) => tracing::warn!(%cause, "the disk still loses writes"),
         }
     }
 
@@ -261,7 +299,7 @@ fn refuse(answers: Vec<(oneshot::Sender<Result<Revision>>, Result<Revision>)>, c
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
-    use std::{fs, io, os::unix::fs::FileExt, sync::atomic::AtomicUsize, time::Duration, time::SystemTime};
+    use std::{fs, io, os::unix::fs::FileExt, sync::atomic::AtomicUsize, time::SystemTime};
 
     use futures::future::join_all;
 
@@ -332,25 +370,44 @@ mod tests {
         assert_eq!(storage.list(Page::all("")).await.unwrap().entries.len(), 2);
     }
 
-    #[tokio::test]
-    async fn after_a_lost_sync_nothing_is_written_until_the_storage_is_opened_again() {
-        let (directory, fate) = (tempfile::tempdir().unwrap(), Arc::new(Fate::default()));
-        let storage = open(directory.path(), &fate);
-        put(&storage, "/a").await.unwrap();
-        fate.loses_syncs.store(true, Ordering::Relaxed);
-        assert!(matches!(put(&storage, "/b").await, Err(Error::Unavailable(_))));
-        fate.loses_syncs.store(false, Ordering::Relaxed);
-        assert!(matches!(put(&storage, "/c").await, Err(Error::Unavailable(_))));
-        assert!(storage.get(&"/a".into()).await.unwrap().is_some());
-        drop(storage);
-        let storage = open(directory.path(), &fate);
-        assert!(storage.get(&"/a".into()).await.unwrap().is_some());
-        assert_eq!(storage.list(Page::all("")).await.unwrap().entries.len(), 1);
-        assert!(put(&storage, "/c").await.is_ok());
+    /// Tries until the disk is found to be well.
+    async fn put_again(storage: &File, key: &str) -> Revision {
+        let began = Instant::now();
+        loop {
+            match put(storage, key).await {
+                Ok(revision) => return revision,
+                Err(Error::Unavailable(_)) if began.elapsed() < Duration::from_secs(20) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
     }
 
     #[tokio::test]
-    async fn a_half_write_that_cannot_be_taken_back_ends_writing() {
+    async fn after_a_lost_sync_nothing_is_written_until_all_was_read_back() {
+        let (directory, fate) = (tempfile::tempdir().unwrap(), Arc::new(Fate::default()));
+        let storage = open(directory.path(), &fate);
+        put(&storage, "/a").await.unwrap();
+        assert!(storage.takes_writes());
+        fate.loses_syncs.store(true, Ordering::Relaxed);
+        assert!(matches!(put(&storage, "/b").await, Err(Error::Unavailable(_))));
+        assert!(!storage.takes_writes());
+        tokio::time::sleep(MEND_AFTER * 2).await;
+        assert!(matches!(put(&storage, "/b").await, Err(Error::Unavailable(_))), "it is tried, and still lost");
+        fate.loses_syncs.store(false, Ordering::Relaxed);
+        assert!(matches!(put(&storage, "/c").await, Err(Error::Unavailable(_))), "not at once");
+        assert!(storage.get(&"/a".into()).await.unwrap().is_some());
+        assert_eq!(put_again(&storage, "/d").await, Revision(2), "what was lost was never there");
+        assert!(storage.takes_writes());
+        drop(storage);
+        let storage = open(directory.path(), &fate);
+        let keys: Vec<_> = storage.list(Page::all("")).await.unwrap().entries.into_iter().map(|e| e.key).collect();
+        assert_eq!(keys, ["/a".into(), "/d".into()]);
+    }
+
+    #[tokio::test]
+    async fn a_half_write_that_cannot_be_taken_back_ends_writing_until_it_can() {
         let (directory, fate) = (tempfile::tempdir().unwrap(), Arc::new(Fate::default()));
         let storage = open(directory.path(), &fate);
         put(&storage, "/a").await.unwrap();
@@ -359,10 +416,32 @@ mod tests {
         assert!(matches!(put(&storage, "/b").await, Err(Error::Unavailable(_))));
         fate.is_full.store(false, Ordering::Relaxed);
         assert!(matches!(put(&storage, "/b").await, Err(Error::Unavailable(_))));
-        drop(storage);
         fate.keeps_size.store(false, Ordering::Relaxed);
+        assert_eq!(put_again(&storage, "/b").await, Revision(2));
+        drop(storage);
         let storage = open(directory.path(), &fate);
-        assert_eq!(put(&storage, "/b").await.unwrap(), Revision(2));
+        assert_eq!(storage.list(Page::all("")).await.unwrap().entries.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_meanwhile_is_not_written_over() {
+        let (directory, fate) = (tempfile::tempdir().unwrap(), Arc::new(Fate::default()));
+        let storage = open(directory.path(), &fate);
+        for key in ["/a", "/b", "/c"] {
+            put(&storage, key).await.unwrap();
+        }
+        fate.loses_syncs.store(true, Ordering::Relaxed);
+        assert!(put(&storage, "/d").await.is_err());
+        fate.loses_syncs.store(false, Ordering::Relaxed);
+        let files = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
+        let log = files.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "log")).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&log).unwrap();
+        file.write_all_at(b"!", 500).unwrap();
+        for _ in 0..4 {
+            tokio::time::sleep(MEND_AFTER / 2).await;
+            assert!(matches!(put(&storage, "/d").await, Err(Error::Unavailable(_))));
+        }
+        assert!(storage.get(&"/c".into()).await.unwrap().is_some(), "reads go on");
     }
 
     #[tokio::test(flavor = "multi_thread")]

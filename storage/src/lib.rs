@@ -149,6 +149,11 @@ pub trait Storage: Send + Sync + 'static {
     /// In a shared storage every watch soon tells that it has come so far.
     async fn newest(&self) -> Result<Revision>;
 
+    /// Whether the last write could be stored, as far as that is known.
+    fn takes_writes(&self) -> bool {
+        true
+    }
+
     /// Whether others may write besides whoever holds this.
     fn is_shared(&self) -> bool {
         false

@@ -561,6 +561,35 @@ impl Log {
         Ok(grown)
     }
 
+    /// Whether the log refuses everything.
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Makes a log whole again that refuses everything: reads back all that was acknowledged, writes its end again, which shares
+    /// a page with what was lost, and lets the disk say that it has it.
+    pub fn mend(&mut self) -> io::Result<()> {
+        const PAGE: u64 = 4096;
+        let unreadable = |error: Error| io::Error::other(error.to_string());
+        let none = Revision(0);
+        let mut reader =
+            Reader::open(&self.path, none).map_err(unreadable)?.ok_or_else(|| io::Error::other("it is empty"))?;
+        while reader.offset() < self.end {
+            if reader.next(none).map_err(unreadable)?.is_err() {
+                return Err(io::Error::other("what was acknowledged cannot be read back"));
+            }
+        }
+        let start = self.end / PAGE * PAGE;
+        let mut last = vec![0; (self.end - start) as usize];
+        fs::File::open(&self.path)?.read_exact_at(&mut last, start)?;
+        self.disk.truncate(self.end)?;
+        self.disk.write_at(&last, start)?;
+        self.disk.sync()?;
+        self.prepared = self.end;
+        self.broken = None;
+        Ok(())
+    }
+
     /// Removes what is behind the last group: one that was written in part, or room that was prepared.
     fn take_back(&mut self) -> io::Result<()> {
         self.prepared = self.end;

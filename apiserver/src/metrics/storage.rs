@@ -70,6 +70,10 @@ impl Storage for Timed {
         self.storage.newest().await
     }
 
+    fn takes_writes(&self) -> bool {
+        self.storage.takes_writes()
+    }
+
     fn is_shared(&self) -> bool {
         self.storage.is_shared()
     }

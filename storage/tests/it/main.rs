@@ -3,8 +3,10 @@
 
 mod cluster;
 mod contract;
+mod crash;
 mod etcd;
 mod keep;
+mod linear;
 mod model;
 mod recovery;
 

@@ -20,24 +20,32 @@ pub(crate) struct Server {
     host: String,
     port: u16,
     tls: TlsConnector,
+    token: Option<String>,
 }
 
 /// A connection to it.
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
+    token: Option<String>,
 }
 
 impl Server {
     pub(crate) fn new(cluster: Cluster) -> Result<Self> {
         let mut roots = RootCertStore::empty();
-        roots.add(cluster.authority)?;
+        for authority in cluster.authorities {
+            roots.add(authority)?;
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![cluster.certificate], cluster.key)?;
-        Ok(Self { host: cluster.host, port: cluster.port, tls: TlsConnector::from(Arc::new(config)) })
+            .with_root_certificates(roots);
+        let config = match cluster.identity {
+            Some((certificate, key)) => config.with_client_auth_cert(vec![certificate], key)?,
+            None => config.with_no_client_auth(),
+        };
+        let tls = TlsConnector::from(Arc::new(config));
+        Ok(Self { host: cluster.host, port: cluster.port, tls, token: cluster.token })
     }
 
     /// Opens a connection of one's own.
@@ -51,7 +59,7 @@ impl Server {
             // A connection that breaks fails the request that waits for it, which says so.
             let _ = connection.await;
         });
-        Ok(Connection { sender, host: self.host.clone() })
+        Ok(Connection { sender, host: self.host.clone(), token: self.token.clone() })
     }
 }
 
@@ -70,8 +78,12 @@ impl Connection {
             .uri(path)
             .header("host", &self.host)
             .header("accept", accept)
-            .header("content-type", media)
-            .body(Full::new(body))?;
+            .header("content-type", media);
+        let request = match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let request = request.body(Full::new(body))?;
         self.sender.ready().await?;
         Ok(self.sender.send_request(request).await?)
     }

@@ -7,16 +7,16 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
 
-/// A server, and the certificates to talk to it.
+/// A server, and what to show it.
 pub(crate) struct Cluster {
     pub(crate) host: String,
     pub(crate) port: u16,
-    pub(crate) authority: CertificateDer<'static>,
-    pub(crate) certificate: CertificateDer<'static>,
-    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) authorities: Vec<CertificateDer<'static>>,
+    pub(crate) identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    pub(crate) token: Option<String>,
 }
 
-/// Reads the first cluster and the first user.
+/// Reads the first cluster and the first user: one with a certificate, or one with a token.
 pub(crate) fn read(path: &Path) -> Result<Cluster> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let config: Value = serde_saphyr::from_str(&text).context("the kubeconfig is not YAML")?;
@@ -24,15 +24,32 @@ pub(crate) fn read(path: &Path) -> Result<Cluster> {
     let user = &config["users"][0]["user"];
     let url = crate::text(cluster, &["server"]).strip_prefix("https://").context("the server is not https")?;
     let (host, port) = url.trim_end_matches('/').split_once(':').unwrap_or((url, "443"));
+    let pem = |part, name| content(part, name, path);
+    let authority = pem(cluster, "certificate-authority")?.context("the kubeconfig names no authority")?;
+    let authorities = CertificateDer::pem_slice_iter(&authority).collect::<Result<Vec<_>, _>>()?;
+    let identity = match (pem(user, "client-certificate")?, pem(user, "client-key")?) {
+        (Some(certificate), Some(key)) => {
+            Some((CertificateDer::from_pem_slice(&certificate)?, PrivateKeyDer::from_pem_slice(&key)?))
+        }
+        _ => None,
+    };
+    let token = user["token"].as_str().map(str::to_owned);
     Ok(Cluster {
         host: host.to_owned(),
         port: port.parse().context("the port of the server")?,
-        authority: CertificateDer::from_pem_slice(&embedded(cluster, "certificate-authority-data")?)?,
-        certificate: CertificateDer::from_pem_slice(&embedded(user, "client-certificate-data")?)?,
-        key: PrivateKeyDer::from_pem_slice(&embedded(user, "client-key-data")?)?,
+        authorities,
+        identity,
+        token,
     })
 }
 
-fn embedded(part: &Value, name: &str) -> Result<Vec<u8>> {
-    STANDARD.decode(crate::text(part, &[name])).with_context(|| format!("{name} is not base64"))
+/// What is embedded as `name-data`, or in the file `name`, which is meant from where the kubeconfig is.
+fn content(part: &Value, name: &str, kubeconfig: &Path) -> Result<Option<Vec<u8>>> {
+    let embedded = format!("{name}-data");
+    if let Some(data) = part[&embedded].as_str() {
+        return STANDARD.decode(data).map(Some).with_context(|| format!("{embedded} is not base64"));
+    }
+    let Some(file) = part[name].as_str() else { return Ok(None) };
+    let file = kubeconfig.parent().unwrap_or(Path::new(".")).join(file);
+    std::fs::read(&file).map(Some).with_context(|| format!("reading {}", file.display()))
 }

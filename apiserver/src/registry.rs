@@ -654,8 +654,9 @@ pub fn stored(error: StorageError) -> Status {
     match error {
         StorageError::Unavailable(cause) => {
             tracing::error!(error = %cause, "the storage is unavailable");
-            Status::unavailable("the storage is unavailable; nothing was changed that was not acknowledged")
+            Status::unavailable("the storage is unavailable; whether this write was done is not known")
         }
+        StorageError::Size { what: "value", limit, .. } => Status::too_large(limit),
         other => Status::internal(other),
     }
 }

@@ -183,3 +183,19 @@ async fn without_etcd_nobody_is_shown_the_past_and_nobody_waits_for_ever() {
     }
     world.post(MAPS, map("c")).await.is(201);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_for_etcd_is_told_and_nothing_else_suffers() {
+    let Pair { one, .. } = &Pair::new().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let labels = json!({"app": "a"});
+    let deployment = |bytes: usize| {
+        let container = json!({"name": "c", "image": "i", "env": [{"name": "E", "value": "x".repeat(bytes)}]});
+        json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}}}})
+    };
+    let answer = one.post(path, deployment(2 << 20)).await;
+    let why = answer.says(413);
+    assert!(why.contains("1572864"), "{why}");
+    one.post(path, deployment(1 << 20)).await.is(201);
+}

@@ -76,7 +76,11 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
     };
     let query = parts.uri.query().unwrap_or_default().to_owned();
     // Who was told of a change sees it from now on, also when another connection told them, or a run before this one.
-    if !server.windows.current(PATIENCE).await {
+    let is_current = match needs_the_newest(&target, &query) {
+        true => server.windows.current(PATIENCE).await,
+        false => server.windows.current_here(PATIENCE).await,
+    };
+    if !is_current {
         let filled = server.windows.revision() >= server.ready_at;
         return answered(Err(if filled { crate::registry::behind() } else { Status::initializing() }));
     }
@@ -99,6 +103,17 @@ pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, reque
         }
     }
     response
+}
+
+/// Whether what other processes told must be seen. Not by who makes something new, which the store lets happen once whatever was
+/// seen, and not by who says how new is new enough.
+fn needs_the_newest(target: &Target, query: &str) -> bool {
+    let says = || pairs(query).any(|(name, value)| name == "resourceVersion" && !value.is_empty());
+    match target.verb {
+        "create" => !target.subresource.is_empty(),
+        "get" | "list" | "watch" => !says(),
+        _ => true,
+    }
 }
 
 fn answered(result: Result<Response>) -> Response {

@@ -3,12 +3,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use onex_daemon::pki::have_same_key;
+use onex_storage::{Key, Storage};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Inner,
-    kinds::Kind,
+    Error, Inner,
+    kinds::{Kind, Kinds},
     registry::{Options, Part},
     status::Status,
     window::{Run, Window},
@@ -30,6 +32,19 @@ pub struct Furniture {
     pub authority: Option<String>,
     /// Where we listen. Without it there is no Service.
     pub address: Option<SocketAddr>,
+}
+
+/// Refuses an authority that is not the one of those who share the store: whoever trusts them would not trust us, and each would
+/// write its own over the other's, for ever.
+pub(crate) async fn check(storage: &dyn Storage, kinds: &Kinds, furniture: &Furniture) -> Result<(), Error> {
+    let Some(ours) = furniture.authority.as_deref().filter(|_| storage.is_shared()) else { return Ok(()) };
+    let key = Key::from(kinds.core("configmaps").key("kube-system", AUTHORITY));
+    let Some(entry) = storage.get(&key).await? else { return Ok(()) };
+    let map: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+    match map["data"]["ca.crt"].as_str() {
+        Some(theirs) if !have_same_key(ours, theirs) => Err(Error::Authority),
+        _ => Ok(()),
+    }
 }
 
 /// Keeps every namespace furnished until `shutdown`.
@@ -135,7 +150,12 @@ async fn furnish(server: &Inner, namespace: &str) -> Result<(), Status> {
         "apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": authority},
         "metadata": {"name": AUTHORITY, "annotations": {"kubernetes.io/description": why}},
     });
+    let is_shared = server.windows.is_shared();
     let mended = |old: &Value| {
+        // One of several may have renewed it.
+        if is_shared && old["data"]["ca.crt"].as_str().is_some_and(|theirs| have_same_key(authority, theirs)) {
+            return None;
+        }
         let mut new = old.clone();
         new["data"] = json!({"ca.crt": authority});
         (new["data"] != old["data"]).then_some(new)
@@ -151,8 +171,12 @@ async fn show_ourselves(server: &Inner) -> Result<(), Status> {
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "labels": labels},
         "spec": {"clusterIP": "None", "ports": [{"name": "https", "port": 443, "targetPort": address.port()}]},
     });
+    let is_shared = server.windows.is_shared();
     let mended = |old: &Value| {
         let mut new = old.clone();
+        if is_shared {
+            return None; // each of several has a port of its own, which its address says
+        }
         new["spec"]["ports"][0]["targetPort"] = address.port().into();
         (new != *old).then_some(new)
     };
@@ -165,10 +189,25 @@ async fn show_ourselves(server: &Inner) -> Result<(), Status> {
         json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes"}, "subsets": subsets});
     let mended = |old: &Value| {
         let mut new = old.clone();
-        new["subsets"] = subsets.clone();
+        new["subsets"] = if is_shared { beside(&old["subsets"], &subsets[0]) } else { subsets.clone() };
         (new != *old).then_some(new)
     };
     ensure(server, "endpoints", "default", "kubernetes", endpoints, mended).await
+}
+
+/// Where those are who share the store, with us among them. Whoever is gone is forgotten when there are many.
+fn beside(others: &Value, ours: &Value) -> Value {
+    const MOST: usize = 16;
+    let mut all: Vec<Value> = others.as_array().cloned().unwrap_or_default();
+    let is_ours = |subset: &Value| {
+        let has = |list: &str, one: &Value| subset[list].as_array().is_some_and(|list| list.contains(one));
+        has("addresses", &ours["addresses"][0]) && has("ports", &ours["ports"][0])
+    };
+    if !all.iter().any(is_ours) {
+        all.insert(0, ours.clone());
+        all.truncate(MOST);
+    }
+    all.into()
 }
 
 /// Makes the object, or mends the one that is there.

@@ -181,6 +181,11 @@ pub enum Error {
         /// The rules that there are.
         known: String,
     },
+    /// The store belongs to others, with another certificate authority.
+    #[error(
+        "the storage is used by apiservers with another certificate authority; copy the directory pki/ of one of them before the first start"
+    )]
+    Authority,
     /// The token file is not as it should be.
     #[error("the token file {path}: {why}")]
     Tokens {
@@ -247,6 +252,7 @@ impl Apiserver {
             Bounds { age: Duration::from_secs(settings.history_seconds), bytes: settings.history_bytes, pins: 64 };
         let metrics = Arc::new(Metrics::new());
         let storage = metrics::Timed::over(handles.storage, metrics.clone());
+        furnish::check(&*storage, &kinds, &handles.furniture).await?;
         let windows = Arc::new(Windows::new(storage.clone(), kinds.stored(), bounds));
         // What is defined in the store has windows before they are filled, with as much history as all others.
         let definitions = Definitions::restore(&kinds, &windows, &*storage).await?;

@@ -295,6 +295,17 @@ pub fn subject(certificate: &CertificateDer<'_>) -> Option<Subject> {
     Some(Subject { common_name, organizations, validity })
 }
 
+/// Whether two certificates, as PEM, speak for the same key: one of them may be the other, renewed. `false` if either cannot be read.
+#[must_use]
+pub fn have_same_key(one: &str, other: &str) -> bool {
+    let key = |pem: &str| {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+        Some(parsed.public_key().raw.to_vec())
+    };
+    key(one).is_some_and(|one| key(other) == Some(one))
+}
+
 /// The one crypto provider, named each time: a process default could be set by anybody.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())

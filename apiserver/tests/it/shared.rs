@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use onex_apiserver::Settings;
+use onex_apiserver::{Apiserver, Furniture, Handles, Settings};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
@@ -198,4 +198,56 @@ async fn what_is_too_large_for_etcd_is_told_and_nothing_else_suffers() {
     let why = answer.says(413);
     assert!(why.contains("1572864"), "{why}");
     one.post(path, deployment(1 << 20)).await.is(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_say_where_they_all_are_and_must_have_one_authority() {
+    let cluster = Cluster::of(1, &[]);
+    let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let authority = |directory: &tempfile::TempDir| {
+        onex_daemon::pki::Authority::open_or_create(directory.path()).unwrap().certificate_pem().to_owned()
+    };
+    let (ours, theirs) = (authority(&home), authority(&elsewhere));
+    let handles = async |authority: &str, port: u16| {
+        let furniture = Furniture {
+            authority: Some(authority.to_owned()),
+            address: Some(std::net::SocketAddr::from(([127, 0, 0, 1], port))),
+        };
+        Handles { furniture, ..Handles::over(etcd(&cluster).await) }
+    };
+    let mut worlds = Vec::new();
+    for port in [6001, 6002] {
+        let world = World::unready_of(handles(&ours, port).await, Settings::default()).await;
+        world.server.ready().await;
+        worlds.push(world);
+    }
+    let path = "/api/v1/namespaces/default/endpoints/kubernetes";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let both = loop {
+        let found = worlds[0].get(path).await;
+        let ports: Vec<u64> = match found.code {
+            200 => found.json()["subsets"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|s| s["ports"][0]["port"].as_u64())
+                .collect(),
+            _ => Vec::new(),
+        };
+        if ports.len() == 2 {
+            break ports;
+        }
+        assert!(Instant::now() < deadline, "{ports:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(both.contains(&6001) && both.contains(&6002), "{both:?}");
+    // Nobody writes it again and again.
+    let before = revision(&worlds[0].get(path).await.is(200));
+    for n in 0..5 {
+        worlds[n % 2].post(MAPS, map(&format!("m{n}"))).await.is(201);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(revision(&worlds[1].get(path).await.is(200)), before);
+    let refused = Apiserver::new(Settings::default(), handles(&theirs, 6003).await).await.err().unwrap();
+    assert!(refused.to_string().contains("another certificate authority"), "{refused}");
 }

@@ -72,6 +72,15 @@ impl Cluster {
     pub fn signal(&self, index: usize, signal: &str) {
         let process = self.members[index].process.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([&format!("-{signal}"), &process]).status().unwrap().success());
+        // Threads that run go on for a moment.
+        let tasks = std::path::PathBuf::from(format!("/proc/{process}/task"));
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat"))).unwrap_or_default();
+            stat.rsplit(") ").next().is_none_or(|state| state.is_empty() || state.starts_with('T'))
+        };
+        while signal == "STOP" && !std::fs::read_dir(&tasks).unwrap().all(stands) {
+            std::thread::yield_now();
+        }
     }
 
     /// Where all members are.

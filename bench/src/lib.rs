@@ -3,12 +3,15 @@
 //! It speaks plain HTTP/1.1 over TLS with the certificate of a kubeconfig, one connection a client, so that what is measured
 //! is the server and not a client library. It runs on the same cores as the server: compare rows, not machines.
 
+mod canvas;
 mod etcd;
 mod http;
 mod kubeconfig;
 mod load;
 mod objects;
 mod platform;
+mod plot;
+mod sweep;
 mod table;
 mod watch;
 
@@ -18,7 +21,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::{etcd::Etcd, http::Server, objects::Objects, platform::Platform, table::Row};
+use crate::{etcd::Etcd, http::Server, objects::Objects, platform::Platform, sweep::Sweep, table::Row};
 
 /// Whom to measure beside ours, in the same run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,9 +63,16 @@ pub struct Arguments {
     /// How far apart the changes are, in milliseconds
     #[arg(long, default_value_t = 20)]
     pub pause_ms: u64,
-    /// How many creates a second to send whatever the answers take, one after the other; may be repeated
-    #[arg(long, value_name = "PER_SECOND")]
+    /// How many requests a second to send whatever the answers take: creates, then gets, then updates, for five seconds each;
+    /// may be repeated
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: Vec<u32>,
+    /// The same at rates from a tenth to all of what as many clients as asked for reached
+    #[arg(long)]
+    pub sweep: bool,
+    /// Draw latency against these rates, as a PNG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
     /// A quick run of less than 40 seconds: fewer of everything
     #[arg(long)]
     pub short: bool,
@@ -79,6 +89,9 @@ pub async fn run(mut arguments: Arguments) -> Result<()> {
     if arguments.short {
         arguments.count = arguments.count.min(3000);
         arguments.changes = arguments.changes.min(100);
+    }
+    if let Some(file) = &arguments.plot {
+        plot::check(file, arguments.sweep || !arguments.rate.is_empty())?;
     }
     let objects = Arc::new(Objects::new(&arguments.resource)?);
     let etcd = match arguments.rival {
@@ -113,7 +126,10 @@ pub async fn run(mut arguments: Arguments) -> Result<()> {
     }
     rows.push(Row::note("load_after", "load average after", table::load_average()));
     table::print(&rows, arguments.json);
-    Ok(())
+    match &arguments.plot {
+        Some(file) => plot::write(file, &rows),
+        None => Ok(()),
+    }
 }
 
 /// Ours and the rival take turns so often, as the speed of a shared machine drifts.
@@ -148,21 +164,47 @@ async fn measure(
     ours.ratio = theirs.as_ref().and_then(|theirs| Some(ours.rate? / theirs.rate?));
     rows.push(ours);
     rows.extend(theirs);
-    for rate in &arguments.rate {
-        rows.push(load::open(server, objects, *rate, count).await?);
-    }
     let present = count / TURNS;
     rows.push(load::get(server, objects, ("get_1", "get, 1 client"), present, present.min(2000), 1).await?);
     let name = format!("get, {clients} clients");
     rows.push(load::get(server, objects, ("get", &name), present, count, clients).await?);
     let name = format!("update, {clients} clients");
     rows.push(load::update(server, objects, ("update", &name), present, count / 2, clients).await?);
+    rows.extend(at_fixed_rates(arguments, server, objects, &rows).await?);
     for (id, name, accept, query) in load::LISTS {
         rows.push(load::list(server, objects, id, name, accept, query).await?);
     }
     rows.extend(watch::fan_out(server, objects, arguments.watchers, arguments.changes, pause).await?);
     rows.push(Row::bytes("memory_loaded", "resident memory, loaded", resident(server).await));
     Ok(rows)
+}
+
+/// How long each request takes at the rates that were asked for, and at shares of those in `rows`.
+async fn at_fixed_rates(
+    arguments: &Arguments,
+    server: &Server,
+    objects: &Arc<Objects>,
+    rows: &[Row],
+) -> Result<Vec<Row>> {
+    let (asked, swept) = match arguments.short {
+        true => (Duration::from_secs(1), Duration::from_millis(500)),
+        false => (Duration::from_secs(5), Duration::from_secs(2)),
+    };
+    let mut measured = Vec::new();
+    if arguments.rate.is_empty() && !arguments.sweep {
+        return Ok(measured);
+    }
+    let mut sweep = Sweep::new(server, objects, arguments.count / TURNS).await?;
+    for work in sweep::WORKS {
+        for rate in &arguments.rate {
+            measured.push(sweep.at(work, *rate, asked).await?);
+        }
+        let closed = rows.iter().find(|row| row.id() == work.1).and_then(|row| row.rate);
+        for rate in sweep::rates(closed.filter(|_| arguments.sweep)) {
+            measured.push(sweep.at(work, rate, swept).await?);
+        }
+    }
+    Ok(measured)
 }
 
 /// What the server says of its own memory.

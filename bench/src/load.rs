@@ -1,10 +1,7 @@
 //! Closed-loop loads: each client sends its next request when the last one is answered.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -31,14 +28,14 @@ pub(crate) const LISTS: &[(&str, &str, &str, &str)] = &[
 
 /// What a client does again and again.
 #[derive(Clone, Copy)]
-enum Work {
+pub(crate) enum Work {
     Create,
     Get,
     Update,
 }
 
 impl Work {
-    async fn once(self, connection: &mut Connection, objects: &Objects, name: &str) -> Result<()> {
+    pub(crate) async fn once(self, connection: &mut Connection, objects: &Objects, name: &str) -> Result<()> {
         let path = objects.path();
         let (method, path, media, body) = match self {
             Self::Create => (Method::POST, path, JSON, objects.object(name)),
@@ -122,40 +119,6 @@ async fn closed(
         times.extend(client.await??);
     }
     Ok(Row::timed(row, began.elapsed(), times))
-}
-
-/// Creates objects at a fixed rate, whatever the answers take; a time begins when its request should have been sent.
-pub(crate) async fn open(server: &Arc<Server>, objects: &Arc<Objects>, rate: u32, count: usize) -> Result<Row> {
-    /// As many requests may be on their way as there are connections; who finds none free waits, and that is counted.
-    const CONNECTIONS: usize = 256;
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(server.connect().await?);
-    }
-    let began = Instant::now();
-    let next = Arc::new(AtomicUsize::new(0));
-    let client = |mut connection: Connection| {
-        let (objects, next) = (objects.clone(), next.clone());
-        tokio::spawn(async move {
-            let mut times = Vec::new();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count {
-                    return anyhow::Ok(times);
-                }
-                let due = began + Duration::from_secs_f64(number as f64 / f64::from(rate.max(1)));
-                tokio::time::sleep_until(due.into()).await;
-                Work::Create.once(&mut connection, &objects, &format!("rate{rate}-{number}")).await?;
-                times.push(due.elapsed());
-            }
-        })
-    };
-    let clients: Vec<_> = connections.into_iter().map(client).collect();
-    let mut times = Vec::new();
-    for client in clients {
-        times.extend(client.await??);
-    }
-    Ok(Row::timed(("create_open", &format!("create, {rate} a second")), began.elapsed(), times))
 }
 
 /// Lists everything a few times.

@@ -15,6 +15,8 @@ pub(crate) struct Row {
     times: Vec<Duration>,
     /// How many calls a second.
     pub(crate) rate: Option<f64>,
+    /// At how many calls a second it was measured, if that was fixed.
+    pub(crate) offered: Option<f64>,
     /// How many times as fast as the rival.
     pub(crate) ratio: Option<f64>,
     bytes: Option<u64>,
@@ -38,7 +40,17 @@ impl Row {
     /// A row that is only said.
     pub(crate) fn note(id: &str, name: &str, note: String) -> Self {
         let (id, name) = (id.to_owned(), name.to_owned());
-        Self { id, name, spent: Duration::ZERO, times: Vec::new(), rate: None, ratio: None, bytes: None, note }
+        Self {
+            id,
+            name,
+            spent: Duration::ZERO,
+            times: Vec::new(),
+            rate: None,
+            offered: None,
+            ratio: None,
+            bytes: None,
+            note,
+        }
     }
 
     /// One row of several turns at the same thing.
@@ -57,13 +69,23 @@ impl Row {
         Self { id: format!("rival_{}", self.id), name: format!("rival: {}", self.name), ..self }
     }
 
+    /// The same, measured at a fixed rate.
+    pub(crate) fn at_rate(self, rate: f64) -> Self {
+        Self { offered: Some(rate), ..self }
+    }
+
+    /// What it is called by programs.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// How many calls were timed.
     pub(crate) fn count(&self) -> usize {
         self.times.len()
     }
 
     /// The time that this share of the calls took at most.
-    fn at(&self, share: f64) -> Option<Duration> {
+    pub(crate) fn at(&self, share: f64) -> Option<Duration> {
         let place = (self.times.len() as f64 * share) as usize;
         self.times.get(place.min(self.times.len().saturating_sub(1))).copied()
     }
@@ -76,6 +98,9 @@ impl Row {
         });
         if let Some(ratio) = self.ratio {
             row["ratio_to_etcd_put"] = ratio.into();
+        }
+        if let Some(rate) = self.offered {
+            row["offered_per_s"] = rate.into();
         }
         if let Some(bytes) = self.bytes {
             row["bytes"] = bytes.into();

@@ -9,6 +9,9 @@
 //! HTTPS fail and say why. A Service's name in arguments and variables is replaced when a container starts, and not followed
 //! after that.
 //!
+//! With [`Settings::dry_run`] no process is started at all: Pods take the same ways through the apiserver, and what would run
+//! is pretended.
+//!
 //! Start at [`Node`]. A walk through one Pod: [`api`](self) sees it and binds it, `runner` gives it a home and an address,
 //! `launch` turns each container into a command line, `process` starts it through the [`shim`], `container` looks after
 //! it until it ends, and `status` says what is seen.
@@ -21,6 +24,7 @@ mod arguments;
 mod backoff;
 mod cgroup;
 mod container;
+mod dry;
 mod events;
 mod home;
 mod image;

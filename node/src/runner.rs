@@ -2,6 +2,7 @@
 
 use crate::cgroup::Cgroups;
 use crate::container::{Keeper, Part};
+use crate::dry::Pretence;
 use crate::events::{Notice, Notices};
 use crate::home::{Home, Homes};
 use crate::launch::Surroundings;
@@ -40,6 +41,8 @@ pub struct Runner {
     pub(crate) notices: Notices,
     homes: Mutex<Homes>,
     shelf: Arc<Shelf>,
+    /// What stands for processes in a dry run.
+    pretence: Option<Pretence>,
 }
 
 impl Runner {
@@ -75,6 +78,7 @@ impl Runner {
             spawner: Spawner::start(records, tokio::runtime::Handle::current())?,
             homes: Mutex::new(homes),
             shelf,
+            pretence: settings.dry_run.then(|| Pretence::new(settings.pod_range, &salt)),
             shim,
             surroundings,
             notices,
@@ -87,6 +91,9 @@ impl Runner {
     /// at the same time.
     pub async fn run(self: Arc<Self>, wishes: watch::Receiver<Wish>, board: Arc<watch::Sender<PodSeen>>) {
         let pod = Arc::clone(&wishes.borrow().pod);
+        if let Some(pretence) = &self.pretence {
+            return pretence.run(&pod, wishes, &board).await;
+        }
         let Some((home, logs)) = self.settle(&pod, wishes.clone()).await else {
             return board.send_modify(|seen| seen.stopped = true);
         };
@@ -155,6 +162,9 @@ impl Runner {
 
     /// Makes the logs of a Pod readable that is over since before the node was started.
     pub(crate) fn remember(&self, pod: &Pod) {
+        if self.pretence.is_some() {
+            return;
+        }
         if let Err(error) = self.try_settle(pod) {
             tracing::warn!(error = with_causes(&error), "the logs of a Pod that is over cannot be read");
         }

@@ -30,8 +30,10 @@ pub struct Settings {
     pub log_file_bytes: u64,
     /// How many log requests are served at the same time. Default 256.
     pub log_streams: usize,
-    /// How many Pods this node runs. Default 1000.
+    /// How many Pods this node runs; of Pods that only seem to run, a million at least. Default 1000.
     pub max_pods: u32,
+    /// Whether Pods only seem to run: they get an address and become ready at once, and no process is started. Default false.
+    pub dry_run: bool,
     /// Seconds before the first restart of a container; doubles with every further one. Default 1.
     pub restart_delay_seconds: u64,
     /// Seconds between restarts at most; a run longer than this starts the doubling over. Default 60.
@@ -63,6 +65,7 @@ impl Default for Settings {
             log_file_bytes: 8 << 20,
             log_streams: 256,
             max_pods: 1000,
+            dry_run: false,
             restart_delay_seconds: 1,
             restart_delay_max_seconds: 60,
             lease_seconds: 10,
@@ -72,6 +75,16 @@ impl Default for Settings {
             cgroup_parent: "onex".to_owned(),
             path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
         }
+    }
+}
+
+/// How many Pods a node takes that starts no processes for them.
+const MAX_PODS_OF_A_DRY_RUN: u32 = 1_000_000;
+
+impl Settings {
+    /// How many Pods this node takes.
+    pub(crate) fn room(&self) -> u32 {
+        if self.dry_run { self.max_pods.max(MAX_PODS_OF_A_DRY_RUN) } else { self.max_pods }
     }
 }
 

@@ -102,7 +102,8 @@ pub const MEANINGS: &[(&str, &str)] = &[
     ("node.pod_range", "Loopback addresses that Pods get, as CIDR."),
     ("node.log_file_bytes", "Size of one log file in bytes; each container run keeps at most two."),
     ("node.log_streams", "How many logs are served at the same time."),
-    ("node.max_pods", "How many Pods this node runs."),
+    ("node.max_pods", "How many Pods this node runs; of Pods that only seem to run, a million at least."),
+    ("node.dry_run", "Whether Pods only seem to run: they become ready at once, and no process is started."),
     ("node.restart_delay_seconds", "Seconds before the first restart of a container; doubles with every further one."),
     (
         "node.restart_delay_max_seconds",

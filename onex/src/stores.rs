@@ -22,15 +22,15 @@ pub struct Stores {
     /// forget them at the end. Default: the directory "audit" in the data directory.
     #[schemars(with = "Option<String>")]
     pub audit: Option<Url>,
-    /// Where miners run: "local:" as processes of this machine, or "kubeconfig:///FILE" as Pods of the cluster that FILE
-    /// names.
+    /// Where miners run: "local:" as processes of this machine, "kubeconfig:///FILE" as Pods of the cluster that FILE names, or
+    /// "dry-run:" nowhere: Pods become ready at once, and no process is started for them.
     #[schemars(with = "String")]
     pub pods: Url,
 }
 
 /// Where miners run.
 pub enum Pods {
-    /// As processes of this machine, kept by our own node.
+    /// Kept by our own node, as processes of this machine or, in a dry run, as if there were any.
     Local,
     /// As Pods of another cluster.
     Cluster(kube::Client),
@@ -42,7 +42,15 @@ impl Default for Stores {
     }
 }
 
+/// The scheme of a place in which Pods only seem to run.
+const DRY_RUN: &str = "dry-run";
+
 impl Stores {
+    /// Whether Pods only seem to run.
+    pub fn is_dry_run(&self) -> bool {
+        self.pods.scheme() == DRY_RUN
+    }
+
     /// Where the storage is, given the data directory.
     pub fn storage_location(&self, directory: &Path) -> Location {
         self.storage.clone().unwrap_or_else(|| Location::File(directory.join("storage")))
@@ -76,8 +84,10 @@ pub async fn audit(url: &Url, settings: &onex_audit::Settings) -> anyhow::Result
 /// Opens the place where miners run.
 pub async fn pods(url: &Url) -> anyhow::Result<Pods> {
     match url.scheme() {
-        "local" => Ok(Pods::Local),
+        "local" | DRY_RUN => Ok(Pods::Local),
         "kubeconfig" => Ok(Pods::Cluster(onex_client::over_kubeconfig(Path::new(url.path())).await?)),
-        other => bail!("the setting stores.pods is {url}, but {other:?} is neither \"local\" nor \"kubeconfig\""),
+        other => bail!(
+            "the setting stores.pods is {url}, but {other:?} is none of \"local\", \"dry-run\" and \"kubeconfig\""
+        ),
     }
 }

@@ -59,6 +59,7 @@ pub async fn up(what: What, arguments: Up) -> anyhow::Result<()> {
     let mut settings: Settings = arguments.place.settings.layers().read()?;
     // A relative path in the settings is meant from the data directory; an absolute one stays what it is.
     settings.node.data_dir = directory.join(&settings.node.data_dir);
+    settings.node.dry_run |= settings.stores.is_dry_run();
     keep_keys_in(&directory, &mut settings.apiserver.service_accounts.keys);
     telemetry::init(&settings.telemetry)?;
     let mut signals = Signals::listen().context("could not listen for Ctrl-C")?;

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 /// How many requests are under way at the same time; a thousand Pods that change at once wait for each other.
-const REQUESTS: usize = 32;
+const REQUESTS: usize = 64;
 
 /// Who we are to the apiserver when we change an object.
 const MANAGER: &str = "onex-node";

@@ -124,7 +124,7 @@ fn status(cluster: &Cluster, node: &Node, now: Time) -> NodeStatus {
     let capacity: BTreeMap<String, Quantity> = [
         ("cpu", cores.to_string()),
         ("memory", format!("{}Ki", memory_kibibytes(&read("/proc/meminfo")))),
-        ("pods", settings.max_pods.to_string()),
+        ("pods", settings.room().to_string()),
     ]
     .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
     .into();

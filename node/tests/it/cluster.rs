@@ -395,3 +395,45 @@ async fn what_happens_to_a_pod_can_be_read_in_its_events() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// B7: in OneX a dry run kept its Pods in the controller, and every restart of that lost them all.
+#[tokio::test]
+async fn b7_pods_of_a_dry_run_are_ready_at_once_without_any_process_and_outlive_the_node() {
+    let mut cluster = Cluster::with(|settings| settings.dry_run = true).await;
+    let nowhere = json!({
+        "metadata": {"name": "p"},
+        "spec": {
+            "initContainers": [{"name": "first", "image": "no-such-image"}],
+            "containers": [{"name": "c", "image": "no-such-image", "readinessProbe": {"httpGet": {"path": "/", "port": 1}}}],
+        },
+    });
+    cluster.create::<Pod>(nowhere).await;
+    let ready = cluster.until_ready("p").await;
+    let status = ready.status.unwrap();
+    assert!(status.pod_ip.as_ref().unwrap().starts_with("127."));
+    let container = &status.container_statuses.as_ref().unwrap()[0];
+    assert!(container.container_id.as_ref().unwrap().starts_with("dry-run://"));
+    assert!(!cluster.home("p").exists());
+
+    cluster.stop_node().await;
+    cluster.start_node();
+    // Another one that becomes ready shows that the new run has looked around.
+    cluster.create::<Pod>(pod("q", FOREVER)).await;
+    cluster.until_ready("q").await;
+    let again = cluster.api::<Pod>().get("p").await.unwrap();
+    assert_eq!(again.resource_version(), ready.metadata.resource_version);
+    cluster.api::<Pod>().delete("p", &DeleteParams::default()).await.unwrap();
+    cluster.until("p", |pod| pod.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_pod_of_a_job_ends_well_in_a_dry_run() {
+    let cluster = Cluster::with(|settings| settings.dry_run = true).await;
+    let owner =
+        json!({"apiVersion": "batch.onex.io/v1beta1", "kind": "Job", "name": "j", "uid": "u", "controller": true});
+    let mut done = pod("p", FOREVER);
+    done["metadata"]["ownerReferences"] = json!([owner]);
+    done["spec"]["restartPolicy"] = json!("Never");
+    cluster.create::<Pod>(done).await;
+    cluster.until_phase("p", "Succeeded").await;
+}

@@ -169,13 +169,13 @@ impl Shown {
     pub(crate) fn write(&self, item: &Item, out: &mut BytesMut) {
         let text = |out: &mut BytesMut, value: Value| out.put_slice(value.to_string().as_bytes());
         match (self.view, &self.kind.conversion) {
-            (View::MetadataList(version), None) => partial_of(item, version, out),
+            (View::MetadataList(version), None) => partial_of(&item.stored, item.revision, version, out),
             (View::Table(version), None) if self.include != Include::Object => {
                 out.put_slice(br#"{"cells":"#);
                 text(out, table::cells(&self.kind, &item.stored.value_without_managers(), self.now));
                 if self.include == Include::Metadata {
                     out.put_slice(br#","object":"#);
-                    partial_of(item, version, out);
+                    partial_of(&item.stored, item.revision, version, out);
                 }
                 out.put_u8(b'}');
             }
@@ -196,12 +196,12 @@ impl Shown {
     }
 }
 
-/// As [`table::partial`], of an item.
-fn partial_of(item: &Item, version: MetaVersion, out: &mut BytesMut) {
+/// As [`table::partial`], of a stored object: its metadata is copied as it is stored.
+pub(crate) fn partial_of(stored: &Stored, revision: u64, version: MetaVersion, out: &mut BytesMut) {
     out.put_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":""#);
     out.put_slice(version.api_version().as_bytes());
     out.put_slice(br#"","metadata":"#);
-    item.stored.write_metadata(item.revision, out);
+    stored.write_metadata(revision, out);
     out.put_u8(b'}');
 }
 
@@ -215,6 +215,14 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// In which version the metadata is shown, if that is all and it is shown as it is stored.
+    pub(crate) fn copied(&self) -> Option<MetaVersion> {
+        match (self.view, &self.kind.conversion) {
+            (View::Metadata(version) | View::MetadataList(version), None) => Some(version),
+            _ => None,
+        }
+    }
+
     /// What the client sees of an object in its stored form.
     pub(crate) fn shown(&mut self, object: Value) -> Value {
         let object = match &self.kind.conversion {

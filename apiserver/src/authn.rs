@@ -6,8 +6,7 @@ use std::{
 };
 
 use axum::{
-    extract::{Request, State},
-    middleware::Next,
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, Version, header};
@@ -20,6 +19,7 @@ use crate::{
     handlers::PATIENCE,
     registry::behind,
     request::Target,
+    router::Next,
     service_accounts::Bearer,
     status::Status,
 };
@@ -39,7 +39,7 @@ pub struct User {
 
 /// Who really asks, when they are taken for somebody else.
 #[derive(Clone, Debug)]
-pub(crate) struct Impersonator(pub(crate) User);
+pub(crate) struct Impersonator(pub(crate) Arc<User>);
 
 static ANONYMOUS: LazyLock<User> = LazyLock::new(|| User {
     name: "system:anonymous".to_owned(),
@@ -101,36 +101,36 @@ impl Tokens {
 }
 
 /// Finds out who asks, and refuses those whose credentials are wrong. Those without any are anonymous.
-pub(crate) async fn authenticate(State(server): State<Arc<Inner>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn authenticate(server: &Arc<Inner>, mut request: Request, next: impl Next) -> Response {
     // A client in this process was introduced by the composition root.
-    let known = request.extensions().get::<User>().cloned();
+    let known = request.extensions().get::<Arc<User>>().cloned();
     if known.is_none() && bears_a_token(&request) && !server.windows.current_here(PATIENCE).await {
         return behind().into_response(); // the token may be good no longer, which cannot be seen
     }
-    let Some(user) = known.or_else(|| identify(&server, &request)) else {
+    let Some(user) = known.or_else(|| identify(server, &request).map(Arc::new)) else {
         close_after(&request);
         let response = Status::unauthorized().into_response();
-        audit::refused(&server, &request, None, &response);
+        audit::refused(server, &request, None, &response);
         return response;
     };
     if user.name == ANONYMOUS.name {
         close_after(&request);
     }
-    let user = match impersonated(&server, &user, request.headers()).await {
+    let user = match impersonated(server, &user, request.headers()).await {
         Ok(None) => user,
         Ok(Some(other)) => {
             request.extensions_mut().insert(Impersonator(user));
-            other
+            Arc::new(other)
         }
         Err(refusal) => {
             let response = refusal.into_response();
-            audit::refused(&server, &request, Some(user), &response);
+            audit::refused(server, &request, Some(user), &response);
             return response;
         }
     };
     request.extensions_mut().insert(user);
     request.headers_mut().remove(header::AUTHORIZATION); // nobody further in needs to see it
-    next.run(request).await
+    next(request).await
 }
 
 /// Whom the user wants to be taken for, if they may. Never ignored: a request that asks for less must not get more.
@@ -260,7 +260,7 @@ fn identify(server: &Inner, request: &Request) -> Option<User> {
 /// Only a resource's answer depends on what the windows show; health must be told when they show nothing.
 fn bears_a_token(request: &Request) -> bool {
     request.headers().contains_key(header::AUTHORIZATION)
-        && request.extensions().get::<Target>().is_some_and(|target| target.is_resource)
+        && request.extensions().get::<Arc<Target>>().is_some_and(|target| target.is_resource)
 }
 
 /// Whose bearer token this is, and for which of `audiences` it is good: for this apiserver, if none are named.

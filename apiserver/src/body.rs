@@ -2,11 +2,12 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{self, Poll},
     time::Duration,
 };
 
-use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::{Body as _, Frame, SizeHint};
@@ -15,7 +16,11 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use crate::status::{Result, Status};
+use crate::{
+    Inner,
+    router::Next,
+    status::{Result, Status},
+};
 
 /// No body may be longer than this.
 pub const LIMIT: usize = 3 * 1024 * 1024;
@@ -36,13 +41,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads what is left of a body that was refused early, such as that of a POST to nowhere. HTTP/1.1 would have to close
 /// the connection otherwise, and a client that keeps it alive would lose its next request.
-pub(crate) async fn finish(request: Request, next: Next) -> Response {
+pub(crate) async fn finish(_server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return next(request).await;
     }
     let (give_back, mut left) = oneshot::channel();
     let request = request.map(|body| Body::new(Lent { body: Some(body), give_back: Some(give_back) }));
-    let response = next.run(request).await;
+    let response = next(request).await;
     if let Ok(body) = left.try_recv()
         && !body.is_end_stream()
     {

@@ -1,14 +1,17 @@
 //! Long answers, compressed for clients that ask for it. A list stays a stream: each piece is compressed as it comes.
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc};
 
-use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
 
-use crate::request::Target;
+use crate::{
+    Inner,
+    router::{Next, target_of},
+};
 
 /// Answers up to this length are not worth the work.
 const SHORT: usize = 128 * 1024;
@@ -16,11 +19,11 @@ const SHORT: usize = 128 * 1024;
 const PIECE: usize = 16 * 1024;
 
 /// Compresses long answers about resources. Watches and logs are never long answers: each of their pieces is news.
-pub(crate) async fn compress(request: Request, next: Next) -> Response {
-    let lists =
-        request.extensions().get::<Target>().is_some_and(|target| target.is_resource && !target.is_long_running());
+pub(crate) async fn compress(_server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
+    let target = target_of(&request);
+    let lists = target.is_resource && !target.is_long_running();
     let wanted = lists && request.method() != Method::HEAD && accepts(request.headers());
-    let response = next.run(request).await;
+    let response = next(request).await;
     if !wanted || response.headers().contains_key(header::CONTENT_ENCODING) {
         return response;
     }

@@ -304,7 +304,7 @@ impl Apiserver {
     /// The face for a client in this process, who is who the caller says.
     pub fn router_as(&self, user: &str, groups: &[&str]) -> Router {
         let groups = groups.iter().map(|g| (*g).to_owned()).collect();
-        self.router().layer(axum::Extension(User::new(user, groups)))
+        self.router().layer(axum::Extension(Arc::new(User::new(user, groups))))
     }
 
     /// Keeps the windows complete, the system namespaces there and old events away, until `shutdown`, and then for as long as

@@ -3,15 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    extract::{Request, State},
-    middleware::Next,
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use onex_daemon::listener::Closing;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Inner, Settings, authn::User, metrics::Terminated, request::Target, router::asked_timeout, status::Status,
+    Inner, Settings,
+    authn::User,
+    metrics::Terminated,
+    request::Target,
+    router::{Next, asked_timeout, target_of},
+    status::Status,
 };
 
 /// No write may take longer, whatever is asked for.
@@ -35,14 +39,14 @@ impl InFlight {
 
 /// Answers 429 when all places are taken, or when the server is about to end. Parts of the platform itself are never
 /// turned away, nor is whoever asks how it is; whoever may do everything gets in also when it is full.
-pub(crate) async fn in_flight(State(server): State<Arc<Inner>>, request: Request, next: Next) -> Response {
+pub(crate) async fn in_flight(server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
     let (own, almighty) = request
         .extensions()
-        .get::<User>()
+        .get::<Arc<User>>()
         .map_or((false, false), |user| (user.is_own_part(), user.is_in("system:masters")));
-    let Some(target) = request.extensions().get::<Target>() else { return next.run(request).await };
-    if own || asks_how_it_is(target) {
-        return next.run(request).await;
+    let target = target_of(&request);
+    if own || asks_how_it_is(&target) {
+        return next(request).await;
     }
     if server.shutdown.is_cancelled() {
         if let Some(closing) = request.extensions().get::<Closing>() {
@@ -51,10 +55,10 @@ pub(crate) async fn in_flight(State(server): State<Arc<Inner>>, request: Request
         return terminated(Status::shutting_down());
     }
     let places = if target.is_read_only() { &server.limits.reads } else { &server.limits.writes };
-    let Some(places) = places.as_ref().filter(|_| !target.is_long_running()) else { return next.run(request).await };
+    let Some(places) = places.as_ref().filter(|_| !target.is_long_running()) else { return next(request).await };
     match places.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) if almighty => next.run(request).await,
+        Ok(_place) => next(request).await,
+        Err(_) if almighty => next(request).await,
         Err(_) => terminated(Status::too_many_requests()),
     }
 }
@@ -65,10 +69,10 @@ fn asks_how_it_is(target: &Target) -> bool {
 }
 
 /// Answers 504 when a request takes too long. What it was about may still happen, so no client is told to try it again.
-pub(crate) async fn deadline(State(server): State<Arc<Inner>>, request: Request, next: Next) -> Response {
-    let Some(target) = request.extensions().get::<Target>() else { return next.run(request).await };
+pub(crate) async fn deadline(server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
+    let target = target_of(&request);
     if target.is_long_running() {
-        return next.run(request).await;
+        return next(request).await;
     }
     let most = Duration::from_secs(server.settings.request_timeout_seconds);
     let (most, why) = match target.is_read_only() || !target.is_resource {
@@ -82,7 +86,7 @@ pub(crate) async fn deadline(State(server): State<Arc<Inner>>, request: Request,
         Ok(asked) => asked.unwrap_or(most).min(most),
         Err(status) => return status.into_response(),
     };
-    tokio::time::timeout(asked, next.run(request)).await.unwrap_or_else(|_| terminated(Status::late(why)))
+    tokio::time::timeout(asked, next(request)).await.unwrap_or_else(|_| terminated(Status::late(why)))
 }
 
 /// An answer that is counted as one of ours.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     body::{Body, to_bytes},
-    extract::{Request, State},
-    middleware::Next,
+    extract::Request,
     response::Response,
 };
 use http::{HeaderValue, header};
@@ -14,17 +13,17 @@ use crate::{
     Inner, answer,
     negotiate::{self, Media, View},
     protobuf,
-    request::Target,
+    router::{Next, target_of},
 };
 
 /// No error is longer: texts and causes have their bounds.
 const LONGEST: usize = 1024 * 1024;
 
 /// Writes the `Status` of a refusal as protobuf or YAML, for those who prefer that.
-pub(crate) async fn speak(State(server): State<Arc<Inner>>, request: Request, next: Next) -> Response {
+pub(crate) async fn speak(server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
     let asked = request.headers().get(header::ACCEPT).filter(|accept| is_special(accept)).cloned();
-    let target = asked.as_ref().and_then(|_| request.extensions().get::<Target>().cloned());
-    let response = next.run(request).await;
+    let target = asked.as_ref().map(|_| target_of(&request));
+    let response = next(request).await;
     let (Some(accept), Some(target)) = (asked, target) else { return response };
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|media| media == "application/json");
     if response.status().as_u16() < 400 || !is_json {

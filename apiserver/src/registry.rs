@@ -42,7 +42,7 @@ pub struct Options {
     /// The field manager.
     pub manager: String,
     /// Who asks, for admission.
-    pub user: User,
+    pub user: Arc<User>,
     /// Managed fields are right already: the object comes from an apply.
     pub tracked: bool,
     /// What else the client asked for, as webhooks are told.
@@ -157,7 +157,7 @@ pub struct DeleteOptions {
     /// Do everything but delete it.
     pub dry_run: bool,
     /// Who asks, for admission.
-    pub user: User,
+    pub user: Arc<User>,
     /// What the request leaves behind besides its answer.
     pub notes: Arc<Notes>,
 }

@@ -6,14 +6,12 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use onex_daemon::listener::Closing;
 use serde_json::json;
-use tower::ServiceBuilder;
 
 use crate::{
     Inner, answer::json_response, audit, authn, authz, body, discovery, gzip, handlers, health, limits, metrics,
@@ -26,35 +24,65 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 #[derive(Clone, Debug)]
 pub(crate) struct AuditId(pub(crate) HeaderValue);
 
-/// All that the apiserver answers.
-pub(crate) fn router(server: Arc<Inner>) -> Router {
-    let recorded = server.audit.is_some();
-    let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(server.clone(), finish)) // outermost, so that every answer has its headers
-        .layer(from_fn(body::finish)) // refused or not, a body is read to its end
-        .layer(from_fn(catch_panics)) // a bug answers 500 instead of closing the connection
-        .layer(from_fn(read_target)) // all that follows asks what the request is about
-        .layer(from_fn_with_state(server.clone(), refusals::speak)) // whoever refuses: the layers do, and the handlers
-        .layer(from_fn(gzip::compress)) // needs to know that it is no watch
-        .layer(from_fn_with_state(server.clone(), metrics::count)) // before authn: refusals count too
-        .layer(from_fn_with_state(server.clone(), authn::authenticate))
-        .option_layer(recorded.then(|| from_fn_with_state(server.clone(), audit::record))) // after authn: it says who; before all that may refuse
-        .layer(from_fn_with_state(server.clone(), limits::in_flight)) // after authn: strangers take no place
-        .layer(from_fn_with_state(server.clone(), limits::deadline))
-        .layer(from_fn_with_state(server.clone(), authz::authorize));
-    Router::new().fallback(dispatch).layer(layers).with_state(server)
+/// What a request meets after a layer: the layers further in, and then its handler.
+pub(crate) trait Next: FnOnce(Request) -> Self::Answered + Send {
+    /// The answer to come.
+    type Answered: Future<Output = Response> + Send;
 }
 
-async fn dispatch(State(server): State<Arc<Inner>>, request: Request) -> Response {
-    let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
-    let user = request.extensions().get::<authn::User>().cloned().unwrap_or_default();
+impl<N: FnOnce(Request) -> A + Send, A: Future<Output = Response> + Send> Next for N {
+    type Answered = A;
+}
+
+/// Puts layers around a handler: one function, compiled as a whole. Layers that are boxed one by one would cost each request
+/// two allocations a layer, and more than all that they do.
+macro_rules! through {
+    ($server:expr, $request:expr; $handler:path) => { $handler($server, $request) };
+    ($server:expr, $request:expr; $layer:path, $($further:path),+) => {
+        $layer($server, $request, |request| through!($server, request; $($further),+))
+    };
+}
+
+/// All that the apiserver answers.
+pub(crate) fn router(server: Arc<Inner>) -> Router {
+    Router::new().fallback(answer).with_state(server)
+}
+
+async fn answer(State(server): State<Arc<Inner>>, request: Request) -> Response {
+    through!(
+        &server, request;
+        finish, // outermost, so that every answer has its headers
+        body::finish, // refused or not, a body is read to its end
+        catch_panics, // a bug answers 500 instead of closing the connection
+        read_target, // all that follows asks what the request is about
+        refusals::speak, // whoever refuses: the layers do, and the handlers
+        gzip::compress, // needs to know that it is no watch
+        metrics::count, // before authn: refusals count too
+        authn::authenticate,
+        audit::record, // after authn: it says who; before all that may refuse
+        limits::in_flight, // after authn: strangers take no place
+        limits::deadline,
+        authz::authorize,
+        dispatch
+    )
+    .await
+}
+
+async fn dispatch(server: &Arc<Inner>, request: Request) -> Response {
+    let target = target_of(&request);
+    let user = request.extensions().get::<Arc<authn::User>>().cloned().unwrap_or_default();
     if target.is_resource {
-        return handlers::handle(server, target, user, request).await;
+        return handlers::handle(server.clone(), target, user, request).await;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Status::method_not_allowed().into_response();
     }
-    page(&server, &target.path, &request).unwrap_or_else(IntoResponse::into_response)
+    page(server, &target.path, &request).unwrap_or_else(IntoResponse::into_response)
+}
+
+/// What a request is about, as [`read_target`] found out.
+pub(crate) fn target_of(request: &Request) -> Arc<Target> {
+    request.extensions().get::<Arc<Target>>().cloned().unwrap_or_default()
 }
 
 /// Everything that is no resource.
@@ -126,7 +154,7 @@ fn paths(server: &Inner) -> serde_json::Value {
     json!({ "paths": paths })
 }
 
-async fn finish(State(server): State<Arc<Inner>>, mut request: Request, next: Next) -> Response {
+async fn finish(server: &Arc<Inner>, mut request: Request, next: impl Next) -> Response {
     let given = request.headers().get(AUDIT_ID).filter(|id| id.len() <= 64).cloned();
     let made = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("digits and dashes");
     let id = given.unwrap_or_else(made);
@@ -139,25 +167,25 @@ async fn finish(State(server): State<Arc<Inner>>, mut request: Request, next: Ne
     {
         closing.after_this();
     }
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     response
 }
 
-async fn catch_panics(request: Request, next: Next) -> Response {
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+async fn catch_panics(_server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
+    AssertUnwindSafe(next(request)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!("a request met a bug; it was answered 500, and the panic is above");
         Status::internal("this request caused apiserver to panic. Look in the logs for details.").into_response()
     })
 }
 
-async fn read_target(mut request: Request, next: Next) -> Response {
+async fn read_target(_server: &Arc<Inner>, mut request: Request, next: impl Next) -> Response {
     let target = Target::read(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
     let span = tracing::debug_span!("request", verb = target.verb, path = %target.path);
-    request.extensions_mut().insert(target);
-    tracing::Instrument::instrument(next.run(request), span).await
+    request.extensions_mut().insert(Arc::new(target));
+    tracing::Instrument::instrument(next(request), span).await
 }
 
 /// How long `?timeout=` asks a request to last at most.

@@ -11,9 +11,9 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::kubeconfig::Cluster;
+use crate::{kubeconfig::Cluster, lean::Lean};
 
 /// A server to connect to.
 pub(crate) struct Server {
@@ -48,12 +48,21 @@ impl Server {
         Ok(Self { host: cluster.host, port: cluster.port, tls, token: cluster.token })
     }
 
-    /// Opens a connection of one's own.
-    pub(crate) async fn connect(&self) -> Result<Connection> {
+    async fn stream(&self) -> Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.context("connecting")?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(self.host.clone())?;
-        let stream = self.tls.connect(name, stream).await.context("shaking hands")?;
+        self.tls.connect(name, stream).await.context("shaking hands")
+    }
+
+    /// Opens a connection for a load of small requests.
+    pub(crate) async fn connect_lean(&self) -> Result<Lean> {
+        Ok(Lean::new(self.stream().await?, &self.host, self.token.as_deref()))
+    }
+
+    /// Opens a connection of one's own.
+    pub(crate) async fn connect(&self) -> Result<Connection> {
+        let stream = self.stream().await?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(async move {
             // A connection that breaks fails the request that waits for it, which says so.

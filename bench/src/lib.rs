@@ -7,6 +7,7 @@ mod canvas;
 mod etcd;
 mod http;
 mod kubeconfig;
+mod lean;
 mod load;
 mod objects;
 mod platform;

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::Method;
 
 use crate::{
-    http::{Connection, Server},
+    http::Server,
+    lean::{Ask, Lean},
     objects::{Objects, items, share},
     table::Row,
 };
@@ -35,15 +36,14 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    pub(crate) async fn once(self, connection: &mut Connection, objects: &Objects, name: &str) -> Result<()> {
+    pub(crate) async fn once(self, connection: &mut Lean, objects: &Objects, name: &str) -> Result<()> {
         let path = objects.path();
         let (method, path, media, body) = match self {
-            Self::Create => (Method::POST, path, JSON, objects.object(name)),
-            Self::Get => (Method::GET, format!("{path}/{name}"), JSON, Bytes::new()),
-            Self::Update => (Method::PATCH, format!("{path}/{name}"), MERGE, objects.change(name)),
+            Self::Create => ("POST", path, JSON, objects.object(name)),
+            Self::Get => ("GET", format!("{path}/{name}"), JSON, Bytes::new()),
+            Self::Update => ("PATCH", format!("{path}/{name}"), MERGE, objects.change(name)),
         };
-        connection.send(method, &path, JSON, media, body).await?;
-        Ok(())
+        connection.send(Ask { method, path: &path, media, body: &body }).await
     }
 }
 
@@ -96,10 +96,10 @@ async fn closed(
 ) -> Result<Row> {
     let mut connections = Vec::new();
     for _ in 0..clients {
-        connections.push(server.connect().await?);
+        connections.push(server.connect_lean().await?);
     }
     let began = Instant::now();
-    let client = |(number, mut connection): (usize, Connection)| {
+    let client = |(number, mut connection): (usize, Lean)| {
         let objects = objects.clone();
         let mut names = share(prefix, present, number, clients);
         names.truncate(count.div_ceil(clients));

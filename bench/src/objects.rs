@@ -9,19 +9,26 @@ use crate::http::Server;
 
 const NAMESPACE: &str = "onex-bench";
 const JSON: &str = "application/json";
+/// Stands where a name is to come.
+const NAME: &str = "@name@";
 
 /// A kind of object to measure with.
 pub(crate) struct Objects {
     sets: bool,
+    /// What comes before and after the name: making objects costs what is measured.
+    around: (String, String),
 }
 
 impl Objects {
     pub(crate) fn new(resource: &str) -> Result<Self> {
-        match resource {
-            "configmaps" => Ok(Self { sets: false }),
-            "minersets" => Ok(Self { sets: true }),
+        let sets = match resource {
+            "configmaps" => false,
+            "minersets" => true,
             other => bail!("{other} cannot be measured; configmaps and minersets can"),
-        }
+        };
+        let object = sample(sets, NAME).to_string();
+        let (before, after) = object.split_once(NAME).expect("an object has its name in it");
+        Ok(Self { sets, around: (before.to_owned(), after.to_owned()) })
     }
 
     /// Where they are.
@@ -34,16 +41,8 @@ impl Objects {
 
     /// One of them.
     pub(crate) fn object(&self, name: &str) -> Bytes {
-        let filler = "x".repeat(if self.sets { 400 } else { 850 });
-        let metadata = json!({"name": name, "namespace": NAMESPACE, "labels": {"app": "bench"}});
-        let object = match self.sets {
-            true => json!({
-                "apiVersion": "apps.onex.io/v1beta1", "kind": "MinerSet", "metadata": metadata,
-                "spec": {"replicas": 0, "displayName": filler, "template": {"spec": {"chainName": "genesis", "minerType": "M1.MEDIUM2"}}},
-            }),
-            false => json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"filler": filler}}),
-        };
-        Bytes::from(object.to_string())
+        let (before, after) = &self.around;
+        Bytes::from([before, name, after].concat())
     }
 
     /// A change of one of them.
@@ -76,6 +75,18 @@ impl Objects {
     }
 }
 
+fn sample(sets: bool, name: &str) -> Value {
+    let filler = "x".repeat(if sets { 400 } else { 850 });
+    let metadata = json!({"name": name, "namespace": NAMESPACE, "labels": {"app": "bench"}});
+    match sets {
+        true => json!({
+            "apiVersion": "apps.onex.io/v1beta1", "kind": "MinerSet", "metadata": metadata,
+            "spec": {"replicas": 0, "displayName": filler, "template": {"spec": {"chainName": "genesis", "minerType": "M1.MEDIUM2"}}},
+        }),
+        false => json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"filler": filler}}),
+    }
+}
+
 /// The names that client number `client` of `clients` uses out of `count`.
 pub(crate) fn share(prefix: &str, count: usize, client: usize, clients: usize) -> Vec<String> {
     (client..count).step_by(clients).map(|n| format!("{prefix}-{n:06}")).collect()
@@ -84,4 +95,19 @@ pub(crate) fn share(prefix: &str, count: usize, client: usize, clients: usize) -
 /// The items of a list.
 pub(crate) fn items(list: &Value) -> usize {
     list["items"].as_array().or(list["rows"].as_array()).map_or(0, Vec::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_has_its_name_where_names_are() {
+        for resource in ["configmaps", "minersets"] {
+            let object: Value = serde_json::from_slice(&Objects::new(resource).unwrap().object("many-000001")).unwrap();
+            assert_eq!(object["metadata"]["name"], "many-000001");
+            assert_eq!(object["metadata"]["labels"]["app"], "bench");
+        }
+        assert!(Objects::new("pods").is_err());
+    }
 }

@@ -13,12 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::Semaphore;
 
-use crate::{
-    http::{Connection, Server},
-    load::Work,
-    objects::Objects,
-    table::Row,
-};
+use crate::{http::Server, lean::Lean, load::Work, objects::Objects, table::Row};
 
 /// As many requests may be on their way as there are connections; who finds none free waits, and that is counted.
 const CONNECTIONS: usize = 256;
@@ -38,7 +33,7 @@ pub(crate) fn rates(closed: Option<f64>) -> Vec<u32> {
 
 /// A load at fixed rates.
 pub(crate) struct Sweep {
-    connections: Vec<Connection>,
+    connections: Vec<Lean>,
     objects: Arc<Objects>,
     /// So many objects are there to be read and changed.
     present: usize,
@@ -51,7 +46,7 @@ impl Sweep {
     pub(crate) async fn new(server: &Server, objects: &Arc<Objects>, present: usize) -> Result<Self> {
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
-            connections.push(server.connect().await?);
+            connections.push(server.connect_lean().await?);
         }
         Ok(Self { connections, objects: objects.clone(), present: present.max(1), round: 0 })
     }
@@ -68,7 +63,7 @@ impl Sweep {
         let (round, present) = (self.round, self.present);
         let (due, next) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
         let began = Instant::now();
-        let client = |mut connection: Connection| {
+        let client = |mut connection: Lean| {
             let (objects, due, next) = (self.objects.clone(), due.clone(), next.clone());
             tokio::spawn(async move {
                 let mut times = Vec::new();

@@ -29,6 +29,11 @@ use tokio_util::sync::CancellationToken;
 use crate::arguments::{Arguments, Command};
 use crate::up::What;
 
+/// Objects are trees of many small pieces while they are changed, and threads free what others made: what a write costs is for
+/// a large part the allocator. This one makes writes a quarter faster than the C library's does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|command| command == "shim") {

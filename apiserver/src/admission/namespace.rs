@@ -1,6 +1,6 @@
 //! Namespaces come to be when they are first used, and take nothing new while they go.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -33,7 +33,8 @@ impl Admit for AutoProvision {
         }
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": review.namespace}});
         // In the name of who asked, so that webhooks about namespaces are not gone round.
-        let options = Options { manager: "onex-apiserver".to_owned(), user: review.user.clone(), ..Options::default() };
+        let options =
+            Options { manager: "onex-apiserver".to_owned(), user: Arc::new(review.user.clone()), ..Options::default() };
         match registry.create(&namespaces, "", object, &options).await {
             Err(status) if status.reason != "AlreadyExists" => Err(status),
             // Lifecycle looks for it next.

@@ -1,6 +1,6 @@
 //! One line of the audit log, as audit.k8s.io/v1 has it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use onex_audit::{Decision, Object, Record};
@@ -45,11 +45,11 @@ pub struct Facts {
     /// The path and the query.
     pub uri: String,
     /// What was asked for.
-    pub target: Target,
+    pub target: Arc<Target>,
     /// Who asked.
-    pub user: User,
+    pub user: Arc<User>,
     /// Whom they were taken for.
-    pub impersonated: Option<User>,
+    pub impersonated: Option<Arc<User>>,
     /// Where from: the client first, then those who passed it on.
     pub source: Vec<String>,
     /// What the client calls itself.
@@ -126,7 +126,7 @@ impl Facts {
     }
 
     fn object_ref(&self, outcome: &Outcome) -> Value {
-        let Target { group, version, resource, subresource, namespace, name, .. } = &self.target;
+        let Target { group, version, resource, subresource, namespace, name, .. } = &*self.target;
         let (made, uid) = outcome.made.clone().unwrap_or_default();
         let name = if name.is_empty() { &made } else { name };
         let mut object = json!({"resource": resource, "apiVersion": version});
@@ -145,7 +145,7 @@ impl Facts {
 
     /// The same for the platform's own log.
     pub fn record(&self, outcome: &Outcome, now: Timestamp) -> Record {
-        let Target { group, version, resource, subresource, namespace, name, .. } = self.target.clone();
+        let Target { group, version, resource, subresource, namespace, name, .. } = Target::clone(&self.target);
         let made = outcome.made.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
         let known = |user: &User| onex_audit::User {
             name: user.name.clone(),
@@ -171,7 +171,7 @@ impl Facts {
             time: now,
             component: "apiserver".to_owned(),
             user: known(&self.user),
-            impersonated: self.impersonated.as_ref().map(known),
+            impersonated: self.impersonated.as_deref().map(known),
             verb: self.target.verb.to_owned(),
             object: Object {
                 group,

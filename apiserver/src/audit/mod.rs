@@ -16,8 +16,7 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{Request, State},
-    middleware::Next,
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
@@ -38,8 +37,7 @@ use crate::{
     authn::{Impersonator, User},
     body,
     registry::Clock,
-    request::Target,
-    router::AuditId,
+    router::{AuditId, Next, target_of},
     status::{Said, Status},
 };
 use event::{Facts, Outcome};
@@ -193,7 +191,13 @@ struct Recorded {
 }
 
 impl Recorded {
-    fn new(decided: Decided, request: &Request, user: User, impersonated: Option<User>, now: jiff::Timestamp) -> Self {
+    fn new(
+        decided: Decided,
+        request: &Request,
+        user: Arc<User>,
+        impersonated: Option<Arc<User>>,
+        now: jiff::Timestamp,
+    ) -> Self {
         let extensions = request.extensions();
         let id = extensions.get::<AuditId>().and_then(|id| id.0.to_str().ok()).unwrap_or_default().to_owned();
         let headers = request.headers();
@@ -201,7 +205,7 @@ impl Recorded {
             level: decided.level,
             id,
             uri: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
-            target: extensions.get::<Target>().cloned().unwrap_or_default(),
+            target: target_of(request),
             user,
             impersonated,
             source: sources(headers, extensions.get::<Peer>()),
@@ -266,15 +270,15 @@ fn sources(headers: &HeaderMap, peer: Option<&Peer>) -> Vec<String> {
 }
 
 /// Records what the policy wants recorded of those who have shown who they are, or are nobody.
-pub(crate) async fn record(State(server): State<Arc<Inner>>, mut request: Request, next: Next) -> Response {
-    let Some(auditor) = &server.audit else { return next.run(request).await };
-    let taken_for = request.extensions().get::<User>().cloned().unwrap_or_default();
+pub(crate) async fn record(server: &Arc<Inner>, mut request: Request, next: impl Next) -> Response {
+    let Some(auditor) = &server.audit else { return next(request).await };
+    let taken_for = request.extensions().get::<Arc<User>>().cloned().unwrap_or_default();
     let (user, impersonated) = match request.extensions().get::<Impersonator>().cloned() {
         Some(Impersonator(user)) => (user, Some(taken_for)),
         None => (taken_for, None),
     };
-    let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
-    let Some(decided) = auditor.policy.decide(&user, &target) else { return next.run(request).await };
+    let target = target_of(&request);
+    let Some(decided) = auditor.policy.decide(&user, &target) else { return next(request).await };
     let level = decided.level;
     let mut record = Recorded::new(decided, &request, user, impersonated, (auditor.clock)());
     request.extensions_mut().insert(record.notes.clone());
@@ -294,7 +298,7 @@ pub(crate) async fn record(State(server): State<Arc<Inner>>, mut request: Reques
         record.facts.request = record.object(body::media_type(&parts.headers), &bytes);
         request = Request::from_parts(parts, Body::from(bytes));
     }
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let answered = AssertUnwindSafe(next(request)).catch_unwind().await;
     let mut response = match answered {
         Ok(response) => response,
         Err(panic) => {
@@ -324,10 +328,10 @@ pub(crate) async fn record(State(server): State<Arc<Inner>>, mut request: Reques
 }
 
 /// Records a request whose sender could not show who they are, or may not be taken for whom they say.
-pub(crate) fn refused(server: &Inner, request: &Request, user: Option<User>, response: &Response) {
+pub(crate) fn refused(server: &Inner, request: &Request, user: Option<Arc<User>>, response: &Response) {
     let Some(auditor) = &server.audit else { return };
     let user = user.unwrap_or_default();
-    let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
+    let target = target_of(request);
     let Some(decided) = auditor.policy.decide(&user, &target) else { return };
     let record = Recorded::new(decided, request, user, None, (auditor.clock)());
     auditor.mention(&record, Stage::ResponseComplete, &record.outcome(response));

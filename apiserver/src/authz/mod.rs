@@ -8,8 +8,7 @@ mod rules;
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
-    middleware::Next,
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use serde_json::Value;
@@ -21,6 +20,7 @@ use crate::{
     handlers::PATIENCE,
     registry::behind,
     request::{Target, pairs},
+    router::{Next, target_of},
     selector,
     status::{About, Status},
     window::Windows,
@@ -127,11 +127,11 @@ fn is_open(asked: &Asked<'_>) -> bool {
 }
 
 /// Lets through what is allowed.
-pub(crate) async fn authorize(State(server): State<Arc<Inner>>, request: Request, next: Next) -> Response {
-    let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
-    let user = request.extensions().get::<User>().cloned().unwrap_or_default();
+pub(crate) async fn authorize(server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
+    let target = target_of(&request);
+    let user = request.extensions().get::<Arc<User>>().cloned().unwrap_or_default();
     let named = named(&target, request.uri().query().unwrap_or_default());
-    let mut asked = Asked::from(&target);
+    let mut asked = Asked::from(&*target);
     if let Some(name) = &named {
         asked.name = name;
     }
@@ -145,7 +145,7 @@ pub(crate) async fn authorize(State(server): State<Arc<Inner>>, request: Request
         notes.add(audit::REASON, decision.reason.clone());
     }
     if decision.allowed {
-        return next.run(request).await;
+        return next(request).await;
     }
     refusal(&user, &asked, &decision.reason).into_response()
 }

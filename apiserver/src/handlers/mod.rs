@@ -48,11 +48,11 @@ pub(crate) struct Context {
     /// The apiserver.
     pub(crate) server: Arc<Inner>,
     /// What is asked for.
-    pub(crate) target: Target,
+    pub(crate) target: Arc<Target>,
     /// The kind that it is asked of.
     pub(crate) kind: Arc<Kind>,
     /// Who asks.
-    pub(crate) user: User,
+    pub(crate) user: Arc<User>,
     /// The query, undecoded.
     pub(crate) query: String,
     /// The headers.
@@ -69,7 +69,12 @@ pub(crate) struct Context {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers a request about a resource.
-pub(crate) async fn handle(server: Arc<Inner>, target: Target, user: User, request: http::Request<Body>) -> Response {
+pub(crate) async fn handle(
+    server: Arc<Inner>,
+    target: Arc<Target>,
+    user: Arc<User>,
+    request: http::Request<Body>,
+) -> Response {
     let (parts, body) = request.into_parts();
     let Some(kind) = server.kinds.find(&target.group, &target.version, &target.resource) else {
         return answered(Err(Status::no_such_path()));

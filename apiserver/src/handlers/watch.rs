@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, header};
 use rand::RngExt as _;
 use serde_json::{Value, json};
@@ -16,10 +16,11 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Context, frames::Frames, get::wait_for, options::List, selection::Selection};
 use crate::{
-    answer::Row,
+    answer::{Row, partial_of},
     metrics::Watching,
     negotiate::View,
     status::{Result, Status},
+    table::MetaVersion,
     window::{Event, Item, Run, Snapshot, Window},
 };
 
@@ -295,9 +296,23 @@ impl Watcher {
     }
 }
 
+/// As [`frame`], of the metadata alone.
+fn metadata_frame(change: &str, item: &Item, revision: u64, version: MetaVersion) -> Bytes {
+    let mut out = BytesMut::with_capacity(item.stored.metadata().len() + 160);
+    out.put_slice(br#"{"type":""#);
+    out.put_slice(change.as_bytes());
+    out.put_slice(br#"","object":"#);
+    partial_of(&item.stored, revision, version, &mut out);
+    out.put_slice(b"}\n");
+    out.freeze()
+}
+
 fn told(frames: &Frames, row: Option<&mut Row>, change: &str, item: &Item, revision: u64) -> Bytes {
     match row {
         None => frames.stored(change, item, revision),
-        Some(row) => frames.shown(change, &row.shown(item.stored.value_at(revision))),
+        Some(row) => match (frames, row.copied()) {
+            (Frames::Json, Some(version)) => metadata_frame(change, item, revision, version),
+            _ => frames.shown(change, &row.shown(item.stored.value_at(revision))),
+        },
     }
 }

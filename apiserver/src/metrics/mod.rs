@@ -11,11 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 use http::header;
 use parking_lot::RwLock;
 
@@ -25,7 +21,12 @@ mod storage;
 pub(crate) use page::page;
 pub(crate) use storage::Timed;
 
-use crate::{Inner, discovery, kinds::Kind, request::Target};
+use crate::{
+    Inner, discovery,
+    kinds::Kind,
+    request::Target,
+    router::{Next, target_of},
+};
 
 /// The upper bounds of the buckets of durations, in seconds.
 const BUCKETS: &[f64] =
@@ -176,13 +177,12 @@ impl Metrics {
             let labels = bounded(labels.clone(), terminations.len());
             *terminations.entry(labels).or_default() += 1;
         }
-        let known = self.requests.read().get(&labels).cloned();
-        let series = known.unwrap_or_else(|| {
-            let mut requests = self.requests.write();
-            let labels = bounded(labels, requests.len());
-            requests.entry(labels).or_default().clone()
-        });
-        series.record(duration);
+        if let Some(series) = self.requests.read().get(&labels) {
+            return series.record(duration);
+        }
+        let mut requests = self.requests.write();
+        let labels = bounded(labels, requests.len());
+        requests.entry(labels).or_default().record(duration);
     }
 }
 
@@ -191,8 +191,8 @@ fn bounded(labels: Labels, sets: usize) -> Labels {
 }
 
 /// Counts a request and how long it took to be answered.
-pub(crate) async fn count(State(server): State<Arc<Inner>>, request: Request, next: Next) -> Response {
-    let target = request.extensions().get::<Target>().cloned().unwrap_or_default();
+pub(crate) async fn count(server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
+    let target = target_of(&request);
     let applies = || {
         let media = request.headers().get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok());
         media.is_some_and(|media| media.starts_with("application/apply-patch"))
@@ -202,10 +202,10 @@ pub(crate) async fn count(State(server): State<Arc<Inner>>, request: Request, ne
     let began = Instant::now();
     let in_flight = (!target.is_long_running())
         .then(|| InFlight::one(&server.metrics.in_flight[usize::from(!target.is_read_only())]));
-    let response = next.run(request).await;
+    let response = next(request).await;
     drop(in_flight);
     let terminated = response.extensions().get::<Terminated>().is_some();
-    let labels = Labels { verb, dry_run: if dry_run { "All" } else { "" }, ..labels(&server, target) };
+    let labels = Labels { verb, dry_run: if dry_run { "All" } else { "" }, ..labels(server, &target) };
     server.metrics.record(Labels { code: response.status().as_u16(), ..labels }, began.elapsed(), terminated);
     response
 }
@@ -229,18 +229,24 @@ fn reported(target: &Target, applies: impl FnOnce() -> bool) -> &'static str {
 }
 
 /// Names that are unknown here can be made up by anybody, in any number and of any length: they are no labels.
-fn labels(server: &Inner, target: Target) -> Labels {
-    let Target { group, version, resource, mut subresource, namespace, name, verb, .. } = target;
-    let Some(kind) = server.kinds.find(&group, &version, &resource) else { return Labels::default() };
-    if !subresource.is_empty() && !discovery::parts(&kind).iter().any(|(name, ..)| *name == subresource) {
-        subresource.clear();
-    }
-    let scope = match (name.is_empty() && verb != "create", namespace.is_empty()) {
+fn labels(server: &Inner, target: &Target) -> Labels {
+    let Target { group, version, resource, subresource, namespace, name, verb, .. } = target;
+    let Some(kind) = server.kinds.find(group, version, resource) else { return Labels::default() };
+    let is_known = subresource.is_empty() || discovery::parts(&kind).iter().any(|(name, ..)| name == subresource);
+    let subresource = if is_known { subresource.clone() } else { String::new() };
+    let scope = match (name.is_empty() && *verb != "create", namespace.is_empty()) {
         (false, _) => "resource",
         (true, false) => "namespace",
         (true, true) => "cluster",
     };
-    Labels { group, version, resource, subresource, scope, ..Labels::default() }
+    Labels {
+        group: group.clone(),
+        version: version.clone(),
+        resource: resource.clone(),
+        subresource,
+        scope,
+        ..Labels::default()
+    }
 }
 
 /// A request that is being answered. It ends with this, also when its client goes away or its handler panics.

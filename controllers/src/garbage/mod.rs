@@ -11,6 +11,7 @@ mod graph;
 mod queue;
 #[cfg(test)]
 mod simulation;
+mod tied;
 mod watch;
 mod work;
 

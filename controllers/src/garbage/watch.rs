@@ -1,11 +1,12 @@
 //! From watches into the graph: one task a resource, metadata only.
 
 use super::graph::{Object, Reference, Uid};
+use super::tied::Tied;
 use super::{Collector, Followed};
 use crate::discovery::{Catalogue, Served};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::Api;
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use std::collections::HashSet;
@@ -114,7 +115,7 @@ impl Collector {
     }
 
     async fn watch(&self, served: &Arc<Served>, listing: &Listing) {
-        let everywhere = served.metadata(&self.client, "");
+        let everywhere = Api::<Tied>::all_with(self.client.clone(), &served.resource);
         let mut events = std::pin::pin!(watcher(everywhere, Config::default()).default_backoff());
         let mut listed = HashSet::new();
         let mut failing = false;
@@ -136,13 +137,7 @@ impl Collector {
         }
     }
 
-    fn take_in(
-        &self,
-        served: &Arc<Served>,
-        event: Event<PartialObjectMeta<DynamicObject>>,
-        listed: &mut HashSet<Uid>,
-        listing: &Listing,
-    ) {
+    fn take_in(&self, served: &Arc<Served>, event: Event<Tied>, listed: &mut HashSet<Uid>, listing: &Listing) {
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(object) => listed.extend(self.observe(served, object.metadata)),

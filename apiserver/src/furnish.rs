@@ -6,6 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use onex_daemon::pki::have_same_key;
 use onex_storage::{Key, Storage};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,6 +23,8 @@ const ACCOUNT: &str = "default";
 const AUTHORITY: &str = "kube-root-ca.crt";
 /// So many changes are looked at in one go.
 const AT_ONCE: usize = 1024;
+/// So often it is looked after all, and after the Service, which nobody but apiservers write.
+const REGULAR: Duration = Duration::from_secs(60);
 /// After a failure, the next try.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -51,7 +54,7 @@ pub(crate) async fn check(storage: &dyn Storage, kinds: &Kinds, furniture: &Furn
 pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
     let kinds = ["namespaces", "serviceaccounts", "configmaps"].map(|plural| server.kinds.core(plural));
     let mut follow = kinds.each_ref().map(|kind| Follow::new(server.registry.window(kind)));
-    let mut pause = None;
+    let (mut pause, mut shown) = (None, None::<Instant>);
     let mut all = true;
     loop {
         let mut names = Vec::new();
@@ -73,9 +76,14 @@ pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
                 (all, pause) = (true, Some(RETRY));
             }
         }
-        if let Err(status) = show_ourselves(&server).await {
-            tracing::debug!(error = status.message, "the Service kubernetes is not there yet");
-            pause = Some(RETRY);
+        if shown.is_none_or(|shown| shown.elapsed() >= REGULAR) {
+            match show_ourselves(&server).await {
+                Ok(()) => shown = Some(Instant::now()),
+                Err(status) => {
+                    tracing::debug!(error = status.message, "the Service kubernetes is not there yet");
+                    pause = Some(RETRY);
+                }
+            }
         }
         let [namespaces, accounts, maps] = &mut follow;
         tokio::select! {
@@ -83,7 +91,7 @@ pub(crate) async fn keep(server: Arc<Inner>, shutdown: CancellationToken) {
             _ = namespaces.news.changed() => {}
             _ = accounts.news.changed() => {}
             _ = maps.news.changed() => {}
-            () = tokio::time::sleep(pause.take().unwrap_or(Duration::from_secs(60))) => {}
+            () = tokio::time::sleep(pause.take().unwrap_or(REGULAR)) => {}
         }
     }
 }

@@ -30,6 +30,12 @@ const GROUP_BYTES: usize = 4 << 20;
 /// A group is closed once it has so many writes, so that none waits long for the deciding of others.
 const GROUP_WRITES: usize = 1024;
 
+/// A group of so many writes is a sign of more to come.
+const COMPANY: usize = 4;
+
+/// So long the next one waits for them: a sync costs the same for one write and for many. Who writes alone does not wait.
+const MOMENT: Duration = Duration::from_micros(150);
+
 /// So long after the disk lost a write it is looked whether it is well again.
 const MEND_AFTER: Duration = Duration::from_millis(500);
 
@@ -85,6 +91,7 @@ impl File {
             stop: stop.clone(),
             is_well: is_well.clone(),
             ill_since: None,
+            company: 0,
         };
         let writer = thread::Builder::new().name("storage writer".into()).spawn(move || writer.run(requests));
         let writer = writer.map_err(|cause| Error::Unavailable(Box::new(cause)))?;
@@ -166,6 +173,8 @@ struct Writer {
     is_well: Arc<AtomicBool>,
     /// When the disk was last seen to lose writes.
     ill_since: Option<Instant>,
+    /// How many writes the last group had.
+    company: usize,
 }
 
 /// A snapshot that is being written, and the bytes of the segments that it replaces.
@@ -177,7 +186,10 @@ struct Compaction {
 impl Writer {
     fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
-            self.commit(first, &mut requests);
+            if self.company >= COMPANY {
+                thread::sleep(MOMENT);
+            }
+            self.company = self.commit(first, &mut requests);
             self.compact_when_worth_it();
         }
         self.finish_compaction();
@@ -186,8 +198,8 @@ impl Writer {
         }
     }
 
-    /// Makes a group of all that waits, and answers each once the group is durable and visible.
-    fn commit(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) {
+    /// Makes a group of all that waits, and answers each once the group is durable and visible. Answers how many they were.
+    fn commit(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) -> usize {
         let before = self.map.newest();
         let mut batch = Batch::new(&self.map);
         let (mut answers, mut bytes, mut next) = (Vec::new(), 0, Some(first));
@@ -199,13 +211,17 @@ impl Writer {
             let is_full = bytes >= GROUP_BYTES || answers.len() >= GROUP_WRITES;
             next = if is_full { None } else { requests.try_recv().ok() };
         }
+        let company = answers.len();
         if !batch.is_empty() {
             self.mend_if_it_is_time();
             let appended = self.log.append(before, &batch);
             self.is_well.store(appended.is_ok(), Ordering::Relaxed);
             match appended {
                 Ok(grown) => self.bytes += grown,
-                Err(cause) => return refuse(answers, &cause),
+                Err(cause) => {
+                    refuse(answers, &cause);
+                    return company;
+                }
             }
             self.map.apply(batch);
         }
@@ -214,6 +230,7 @@ impl Writer {
             // Whoever does not wait any more has still written.
             let _ = answer.send(outcome);
         }
+        company
     }
 
     fn mend_if_it_is_time(&mut self) {

@@ -10,6 +10,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
+use super::made;
 use crate::schema::{ListType, Schema, Shape};
 
 /// More `Update` entries than this are folded into `ancient-changes`.
@@ -42,7 +43,7 @@ impl Step {
         }
     }
 
-    fn print(&self) -> String {
+    pub(super) fn print(&self) -> String {
         match self {
             Self::Field(name) => format!("f:{name}"),
             Self::Item(keys) => format!("k:{keys}"),
@@ -369,13 +370,15 @@ fn pairs<'v, 's>(before: Option<Vec<Part<'v, 's>>>, after: Option<Vec<Part<'v, '
     pairs
 }
 
+/// What of the metadata nobody owns.
+pub(super) const UNOWNED: [&str; 8] =
+    ["name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion"];
+
 /// Takes out what nobody owns: what the server says, and what makes the object itself.
 pub(super) fn strip(set: &mut FieldSet) {
     set.cut(&["apiVersion"]);
     set.cut(&["kind"]);
-    for name in
-        ["name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion"]
-    {
+    for name in UNOWNED {
         set.cut(&["metadata", name]);
     }
     set.subtract(&FieldSet(BTreeMap::from([(
@@ -538,6 +541,23 @@ pub fn record(
     if entries.is_empty() && old.is_some() {
         return None;
     }
+    if old.is_none()
+        && entries.is_empty()
+        && let Some(record) = made::record(new, writer, schema)
+    {
+        return record;
+    }
+    compared(old, new, entries, writer, schema)
+}
+
+/// The record that a comparison of the two objects leads to.
+pub(super) fn compared(
+    old: Option<&Value>,
+    new: &Value,
+    entries: Vec<Entry>,
+    writer: Writer<'_>,
+    schema: &Schema,
+) -> Option<Value> {
     let difference = tracked_difference(old, new, writer, schema);
     printed(capped(take(entries, &difference, writer)))
 }

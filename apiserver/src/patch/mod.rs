@@ -5,6 +5,7 @@
 
 pub mod apply;
 mod json;
+mod made;
 pub mod managed_fields;
 mod merge;
 mod strategic;

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    Managers, Writer, apply,
-    managed_fields::{FieldSet, Step},
+    Managers, Writer, apply, made,
+    managed_fields::{self, FieldSet, Step},
     record,
 };
 use crate::{schema::Schema, status};
@@ -813,6 +813,28 @@ mod properties {
             union.subtract(&other);
             union.extend(&one.intersection(&other));
             prop_assert_eq!(union, one);
+        }
+
+        #[test]
+        fn the_record_of_what_is_new_is_what_a_comparison_with_nothing_finds(
+            spec in spec(), labels in prop::option::of(prop::collection::btree_map("[ab]", "[xy]", 0..3)), blank in 0..4usize,
+        ) {
+            let mut new = object(spec);
+            new["metadata"]["labels"] = json!(labels);
+            new["metadata"]["finalizers"] = json!(["a", "b", "a"]);
+            let blanks = [
+                json!({}),
+                json!({"metadata": {"creationTimestamp": null}, "spec": {}, "status": {}}),
+                json!({"metadata": {}, "spec": {"containers": null, "free": {"a": {}}, "replicas": 1}}),
+                json!({"spec": {"whole": [{"a": 1}], "free": null}}),
+            ];
+            let writer = Writer { blank: &blanks[blank], subresource: if blank == 0 { "status" } else { "" }, ..writer("m") };
+            let compared = managed_fields::compared(None, &new, Vec::new(), writer, &schema());
+            let made = made::record(&new, writer, &schema());
+            prop_assert!(made.is_some() || blank > 1, "it takes no comparison");
+            if let Some(made) = made {
+                prop_assert_eq!(made, compared);
+            }
         }
 
         #[test]

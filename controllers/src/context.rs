@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use onex_db::Db;
 use parking_lot::Mutex;
 
-use crate::Settings;
+use crate::{Settings, mirror};
 
 /// The name under which controllers write and report.
 pub const COMPONENT: &str = "onex-blockchain-controller";
@@ -46,6 +47,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// The settings.
     pub settings: Settings,
+    /// Where objects are copied to, and how far that is.
+    pub mirror: Option<(Db, Arc<mirror::Monitor>)>,
     recorder: Recorder,
     failures: Mutex<HashMap<String, u32>>,
 }
@@ -61,6 +64,7 @@ impl Context {
             apiserver,
             clock,
             settings,
+            mirror: None,
             failures: Mutex::default(),
         }
     }

@@ -1,9 +1,10 @@
-//! chain, minerset, miner, garbage, namespace: what keeps the world as the kinds say it should be.
+//! chain, minerset, miner, garbage, namespace, mirror: what keeps the world as the kinds say it should be.
 //!
 //! Every pass observes, plans, acts and reports. Planning is a pure function of what was observed; names of children are
 //! deterministic, so acting twice on a stale view collides instead of doubling; status is what is seen, written only when it
-//! changed; nothing waits inside a pass. The truth is reached through the API only: this crate knows no store, and works
-//! against any Kubernetes on which the CRDs are installed. Start at [`Controllers`].
+//! changed; nothing waits inside a pass. The truth is reached through the API only: this crate knows no storage, and works
+//! against any Kubernetes on which the CRDs are installed. Only the [`mirror`] writes elsewhere: a copy, into tables. Start at
+//! [`Controllers`].
 
 mod chain;
 mod context;
@@ -13,7 +14,9 @@ pub mod garbage;
 pub mod leader;
 mod miner;
 mod minerset;
+pub mod mirror;
 pub mod namespace;
+pub mod pages;
 mod report;
 mod settings;
 
@@ -30,6 +33,7 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use onex_crds::{Chain, Miner, MinerSet, conditions, names};
+use onex_db::Db;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -55,11 +59,13 @@ pub enum Name {
     Namespace,
     /// What lost its owner is deleted.
     Garbage,
+    /// Chains, MinerSets and Miners are copied into tables.
+    Mirror,
 }
 
 /// The list of controllers, in no order that matters.
-pub fn controllers() -> [Name; 5] {
-    [Name::Chain, Name::MinerSet, Name::Miner, Name::Namespace, Name::Garbage]
+pub fn controllers() -> [Name; 6] {
+    [Name::Chain, Name::MinerSet, Name::Miner, Name::Namespace, Name::Garbage, Name::Mirror]
 }
 
 /// All controllers of one platform.
@@ -68,6 +74,8 @@ pub struct Controllers {
     apiserver: Client,
     provider: Option<Client>,
     clock: Arc<dyn Clock>,
+    /// Where objects are copied to, and how far that is.
+    mirror: Option<(Db, Arc<mirror::Monitor>)>,
     /// Others may do the same work.
     among_others: bool,
 }
@@ -75,7 +83,7 @@ pub struct Controllers {
 impl Controllers {
     /// Controllers whose Pods live where everything else does.
     pub fn new(settings: Settings, apiserver: Client) -> Self {
-        Self { settings, apiserver, provider: None, clock: Arc::new(SystemClock), among_others: false }
+        Self { settings, apiserver, provider: None, clock: Arc::new(SystemClock), mirror: None, among_others: false }
     }
 
     /// The same, with Pods and genesis Services in another cluster.
@@ -86,6 +94,11 @@ impl Controllers {
     /// The same, by another clock.
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The same, with objects copied into the tables of `db`; `monitor` says how far that is. Without them, the mirror rests.
+    pub fn with_mirror(self, db: Db, monitor: Arc<mirror::Monitor>) -> Self {
+        Self { mirror: Some((db, monitor)), ..self }
     }
 
     /// The same, where others may do the same work: one at a time works, unless the settings say otherwise.
@@ -116,7 +129,9 @@ impl Controllers {
             return shutdown.cancelled().await;
         }
         let (settings, provider) = (self.settings.clone(), self.provider.clone());
-        let context = Arc::new(Context::new(settings, self.apiserver.clone(), provider, self.clock.clone()));
+        let mut context = Context::new(settings, self.apiserver.clone(), provider, self.clock.clone());
+        context.mirror = self.mirror.clone();
+        let context = Arc::new(context);
         let running = wanted.into_iter().map(|name| run_one(name, context.clone(), shutdown.clone()));
         futures::future::join_all(running).await;
     }
@@ -151,6 +166,13 @@ async fn work(name: Name, context: Arc<Context>, shutdown: CancellationToken) {
             namespace::run(context.apiserver.clone(), settings.namespace.clone(), context.clock.clone(), shutdown).await
         }
         Name::Garbage => garbage::run(context.apiserver.clone(), settings.garbage.clone(), shutdown).await,
+        Name::Mirror => match context.mirror.clone() {
+            Some(tables) => {
+                let (apiserver, clock) = (context.apiserver.clone(), context.clock.clone());
+                mirror::run(apiserver, tables, settings.mirror.clone(), clock, shutdown).await;
+            }
+            None => shutdown.cancelled().await,
+        },
     }
 }
 

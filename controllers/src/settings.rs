@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, garbage, leader, namespace};
+use crate::{Name, garbage, leader, mirror, namespace};
 
 /// Settings of the controllers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub struct Settings {
     pub namespace: namespace::Settings,
     /// Settings of the garbage controller.
     pub garbage: garbage::Settings,
+    /// Settings of the mirror controller.
+    pub mirror: mirror::Settings,
     /// Who works, of several processes with the same controllers.
     pub leader: leader::Settings,
 }
@@ -78,6 +80,7 @@ impl Default for Settings {
             watch_filter: String::new(),
             namespace: namespace::Settings::default(),
             garbage: garbage::Settings::default(),
+            mirror: mirror::Settings::default(),
             leader: leader::Settings::default(),
         }
     }

@@ -6,6 +6,9 @@ pub enum Error {
     /// The URL says of no database where it is.
     #[error("{0} names no database: write sqlite:///FILE, sqlite::memory: or mysql://USER:PASSWORD@HOST:PORT/DATABASE")]
     Url(String),
+    /// The file with the password cannot be read.
+    #[error("could not read the password from {}", .0.display())]
+    Password(std::path::PathBuf, #[source] std::io::Error),
     /// Nobody answers, or not in time, or the disk does not: it may work later.
     #[error("the database {place} is not available")]
     Unavailable {

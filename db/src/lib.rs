@@ -18,4 +18,4 @@ mod pool;
 
 pub use engine::Engine;
 pub use error::{Error, Result};
-pub use pool::{Db, Settings, open};
+pub use pool::{Db, Settings, open, place};

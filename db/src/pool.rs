@@ -1,5 +1,6 @@
 //! The connections to one database.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,11 +24,19 @@ pub struct Settings {
     pub answer_seconds: u64,
     /// Seconds after which a connection is replaced by a new one. Default 600.
     pub connection_life_seconds: u64,
+    /// A file with the password, where the URL has none. May be empty, as it is by default.
+    pub password_file: PathBuf,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { connections: 10, connect_seconds: 5, answer_seconds: 30, connection_life_seconds: 600 }
+        Self {
+            connections: 10,
+            connect_seconds: 5,
+            answer_seconds: 30,
+            connection_life_seconds: 600,
+            password_file: PathBuf::new(),
+        }
     }
 }
 
@@ -53,7 +62,7 @@ struct Inner {
 /// runtime.
 pub fn open(url: &Url, settings: &Settings) -> Result<Db> {
     sqlx::any::install_default_drivers();
-    let place = without_secrets(url);
+    let place = place(url);
     let engine = Engine::of_scheme(url.scheme()).filter(|engine| names_a_database(*engine, url));
     let engine = engine.ok_or_else(|| Error::Url(place.clone()))?;
     let mut url = url.clone();
@@ -61,6 +70,12 @@ pub fn open(url: &Url, settings: &Settings) -> Result<Db> {
     let in_memory = engine == Engine::Sqlite && url.path() == ":memory:";
     if engine == Engine::Sqlite && !in_memory {
         prepare_file(&mut url).map_err(|source| Error::Unavailable { place: place.clone(), source: source.into() })?;
+    }
+    let file = &settings.password_file;
+    if url.password().is_none() && !file.as_os_str().is_empty() {
+        let password = std::fs::read_to_string(file).map_err(|source| Error::Password(file.clone(), source))?;
+        // A file that people write ends in a line.
+        let _ = url.set_password(Some(password.trim_end_matches(['\r', '\n'])));
     }
     let options = AnyConnectOptions::from_url(&url).map_err(|error| Error::of(&place, error))?;
     // What is slow is for those to say who wait for it.
@@ -156,8 +171,8 @@ impl std::fmt::Debug for Db {
     }
 }
 
-/// The URL as everybody may read it.
-fn without_secrets(url: &Url) -> String {
+/// The URL of a database as everybody may read it: without the password.
+pub fn place(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);

@@ -10,7 +10,8 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use onex_apiserver::{Apiserver, Furniture, Handles};
 use onex_audit::AuditLog;
-use onex_controllers::Controllers;
+use onex_controllers::mirror::Monitor;
+use onex_controllers::{Controllers, pages};
 use onex_daemon::files::{self, Readers};
 use onex_daemon::listener;
 use onex_daemon::pki::{self, Authority, Clients};
@@ -79,6 +80,23 @@ impl Parts<'_> {
         sockets::bind("kubelet", "up.kubelet_port", address, self.ports).await
     }
 
+    /// Where the rows are, without a password.
+    pub fn db_place(&self) -> anyhow::Result<String> {
+        Ok(onex_db::place(&self.settings.stores.db_url(self.directory)?))
+    }
+
+    /// Listens where the controllers will say how they are, if they are to.
+    pub async fn controllers_socket(&self) -> anyhow::Result<Option<Socket>> {
+        let listen = &self.settings.up.controllers_listen;
+        if listen.is_empty() {
+            return Ok(None);
+        }
+        let address = listen
+            .parse()
+            .with_context(|| format!("the setting up.controllers_listen is {listen:?}, which is not ADDRESS:PORT"))?;
+        sockets::bind("controllers", "up.controllers_listen", address, self.ports).await.map(Some)
+    }
+
     /// Starts the apiserver, and returns when it is ready.
     pub async fn apiserver(
         &self,
@@ -103,7 +121,7 @@ impl Parts<'_> {
             background.run(token).await;
             Ok::<_, Infallible>(())
         });
-        self.listen(stage, "apiserver's listener", socket, tls, apiserver.router(), apiserver.drained());
+        self.listen(stage, "apiserver's listener", socket, Some(tls), apiserver.router(), apiserver.drained());
         self.write_kubeconfig(address)?;
         tokio::select! {
             ready = tokio::time::timeout(READY, apiserver.ready()) => {
@@ -139,14 +157,20 @@ impl Parts<'_> {
         let identity = self.authority.issue_server(&[&address.ip().to_string(), "localhost"])?;
         let tls = pki::server_config(&identity, Clients::MustShow(self.authority.certificate()))?;
         let stage = platform.stage("node");
-        self.listen(stage, "kubelet's listener", socket, tls, node.router(), stage.token());
+        self.listen(stage, "kubelet's listener", socket, Some(tls), node.router(), stage.token());
         stage.run("node", node.run(stage.token()));
         Ok(())
     }
 
     /// Starts the controllers, whose miners live in `pods`. Where the apiserver is elsewhere, or the storage belongs to several,
     /// others may run the same.
-    pub async fn controllers(&self, platform: &mut Platform, door: &Door<'_>, pods: Pods) -> anyhow::Result<()> {
+    pub async fn controllers(
+        &self,
+        platform: &mut Platform,
+        socket: Option<Socket>,
+        door: &Door<'_>,
+        pods: Pods,
+    ) -> anyhow::Result<()> {
         say::out("  controllers  starting");
         let client = door.client("system:onex-controllers", &[MASTERS]).await?;
         let mut settings = self.settings.controllers.clone();
@@ -162,8 +186,15 @@ impl Parts<'_> {
             Door::Here(_) if !is_shared => controllers,
             _ => controllers.among_others(),
         };
+        let monitor = Arc::<Monitor>::default();
+        let db = stores::db(&self.settings.stores.db_url(self.directory)?, &self.settings.db)?;
+        say::out(&format!("  db           is {}", db.place()));
+        let controllers = controllers.with_mirror(db, monitor.clone());
         let stage = platform.stage("controllers");
         let token = stage.token();
+        if let Some((socket, _)) = socket {
+            self.listen(stage, "controllers' listener", socket, None, pages::router(monitor), token.clone());
+        }
         stage.run("controllers", async move {
             controllers.run(token).await;
             Ok::<_, Infallible>(())
@@ -176,12 +207,12 @@ impl Parts<'_> {
         stage: &Stage,
         part: &'static str,
         socket: TcpListener,
-        tls: Arc<ServerConfig>,
+        tls: Option<Arc<ServerConfig>>,
         router: Router,
         end: CancellationToken,
     ) {
         let limits = self.settings.up.limits.clone();
-        let served = listener::serve(socket, Some(tls), router, end, limits);
+        let served = listener::serve(socket, tls, router, end, limits);
         stage.run(part, async move {
             served.await;
             Ok::<_, Infallible>(())

@@ -22,6 +22,9 @@ pub struct Settings {
     /// How the embedded audit log behaves.
     #[schemars(with = "BTreeMap<String, Json>")]
     pub audit: onex_audit::Settings,
+    /// How the rows are reached.
+    #[schemars(with = "BTreeMap<String, Json>")]
+    pub db: onex_db::Settings,
     /// How the platform is put together, and what it allows its clients.
     pub up: Up,
     /// The REST and watch face of the kinds.
@@ -42,6 +45,8 @@ pub struct Settings {
 pub struct Up {
     /// Port of the kubelet API at the node's address. Only the apiserver speaks to it.
     pub kubelet_port: u16,
+    /// Where the controllers say how they are, in the clear: /readyz, /livez and /metrics. Empty: nowhere.
+    pub controllers_listen: String,
     /// More names and addresses under which clients reach the apiserver, for its certificate.
     pub names: Vec<String>,
     /// How long a stop may take in all, in seconds. What is left then is cut off.
@@ -52,6 +57,7 @@ pub struct Up {
 
 impl Default for Up {
     fn default() -> Self {
-        Self { kubelet_port: 10250, names: Vec::new(), stop_seconds: 20, limits: Limits::default() }
+        let controllers_listen = "127.0.0.1:20250".to_owned();
+        Self { kubelet_port: 10250, controllers_listen, names: Vec::new(), stop_seconds: 20, limits: Limits::default() }
     }
 }

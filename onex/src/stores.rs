@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use onex_audit::AuditLog;
+use onex_db::Db;
 use onex_storage::{Location, Storage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,11 @@ pub struct Stores {
     /// forget them at the end. Default: the directory "audit" in the data directory.
     #[schemars(with = "Option<String>")]
     pub audit: Option<Url>,
+    /// Rows: a copy of Chains, MinerSets and Miners to be asked with SQL. "sqlite:///FILE", "sqlite::memory:" to forget everything at the
+    /// end, or "mysql://USER@HOST:PORT/DATABASE" with the password in `db.password_file`. Default: the file "db/onex.sqlite" in
+    /// the data directory.
+    #[schemars(with = "Option<String>")]
+    pub db: Option<Url>,
     /// Where miners run: "local:" as processes of this machine, "kubeconfig:///FILE" as Pods of the cluster that FILE names, or
     /// "dry-run:" nowhere: Pods become ready at once, and no process is started for them.
     #[schemars(with = "String")]
@@ -38,7 +44,12 @@ pub enum Pods {
 
 impl Default for Stores {
     fn default() -> Self {
-        Self { storage: None, audit: None, pods: Url::parse("local:").expect("a scheme and a colon make a URL") }
+        Self {
+            storage: None,
+            audit: None,
+            db: None,
+            pods: Url::parse("local:").expect("a scheme and a colon make a URL"),
+        }
     }
 }
 
@@ -60,6 +71,16 @@ impl Stores {
     pub fn audit_url(&self, directory: &Path) -> anyhow::Result<Url> {
         given_or_within(self.audit.as_ref(), directory, "audit")
     }
+
+    /// The URL of the rows, given the data directory.
+    pub fn db_url(&self, directory: &Path) -> anyhow::Result<Url> {
+        if let Some(url) = &self.db {
+            return Ok(url.clone());
+        }
+        let file = Url::from_file_path(directory.join("db/onex.sqlite"));
+        let file = file.ok().context("the data directory is not an absolute path")?;
+        Ok(Url::parse(&format!("sqlite://{}", file.path()))?)
+    }
 }
 
 fn given_or_within(url: Option<&Url>, directory: &Path, name: &str) -> anyhow::Result<Url> {
@@ -79,6 +100,11 @@ pub async fn storage(location: &Location, settings: &onex_storage::Settings) -> 
 /// Opens the audit log at `url`.
 pub async fn audit(url: &Url, settings: &onex_audit::Settings) -> anyhow::Result<Arc<dyn AuditLog>> {
     onex_audit::open(url, settings).await.with_context(|| format!("could not open the audit log {url}"))
+}
+
+/// Opens the rows at `url`. Nobody is reached yet: a server may come later.
+pub fn db(url: &Url, settings: &onex_db::Settings) -> anyhow::Result<Db> {
+    onex_db::open(url, settings).context("the setting stores.db")
 }
 
 /// Opens the place where miners run.

@@ -141,16 +141,18 @@ async fn everything(parts: &Parts<'_>, platform: &mut Platform) -> anyhow::Resul
         Pods::Local => Some(parts.kubelet_socket().await?),
         Pods::Cluster(_) => None,
     };
+    let monitor = parts.controllers_socket().await?;
     let mut running = Running::default();
     running.listens("apiserver", &socket);
+    running.says_in_the_clear("controllers", monitor.as_ref());
     let apiserver = parts.apiserver(platform, socket).await?;
     let door = Door::Here(&apiserver);
     if let Some(kubelet) = kubelet {
         running.listens("kubelet", &kubelet);
         parts.node(platform, kubelet, &door).await?;
     }
-    parts.controllers(platform, &door, pods).await?;
-    running.is_at("controllers", "in this process");
+    parts.controllers(platform, monitor, &door, pods).await?;
+    running.is_at("db", parts.db_place()?);
     running.is_at("storage", parts.settings.stores.storage_location(parts.directory));
     running.is_at("pods", &parts.settings.stores.pods);
     Ok(running)
@@ -167,9 +169,15 @@ async fn apiserver(parts: &Parts<'_>, platform: &mut Platform) -> anyhow::Result
 
 async fn controllers(parts: &Parts<'_>, platform: &mut Platform, kubeconfig: &Path) -> anyhow::Result<Running> {
     let pods = stores::pods(&parts.settings.stores.pods).await?;
-    parts.controllers(platform, &Door::Kubeconfig(kubeconfig), pods).await?;
+    let monitor = parts.controllers_socket().await?;
     let mut running = Running::default();
-    running.is_at("controllers", "in this process");
+    match &monitor {
+        // In the table only: endpoints.json is the apiserver's, which may run on the same directory.
+        Some((_, address)) => running.is_at("controllers", format_args!("http://{address}")),
+        None => running.is_at("controllers", "in this process"),
+    }
+    parts.controllers(platform, monitor, &Door::Kubeconfig(kubeconfig), pods).await?;
+    running.is_at("db", parts.db_place()?);
     running.is_at("pods", &parts.settings.stores.pods);
     Ok(running)
 }
@@ -205,6 +213,14 @@ impl Drop for Announcement {
 impl Running {
     fn listens(&mut self, part: &'static str, (_, address): &Socket) {
         let address = format!("https://{}", reachable(*address));
+        self.endpoints.insert(part, address.clone());
+        self.rows.push((part, address));
+    }
+
+    /// Where a part says how it is; if nowhere, it is still there.
+    fn says_in_the_clear(&mut self, part: &'static str, socket: Option<&Socket>) {
+        let Some((_, address)) = socket else { return self.is_at(part, "in this process") };
+        let address = format!("http://{}", reachable(*address));
         self.endpoints.insert(part, address.clone());
         self.rows.push((part, address));
     }

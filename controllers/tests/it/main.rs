@@ -5,8 +5,12 @@ mod chain;
 mod flaky;
 mod garbage;
 mod leader;
+#[allow(dead_code, reason = "tests of the crate db use all of it")]
+#[path = "../../../db/tests/it/mariadb.rs"]
+mod mariadb;
 mod miner;
 mod minerset;
+mod mirror;
 mod namespace;
 mod provider;
 mod samples;

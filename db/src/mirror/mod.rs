@@ -105,6 +105,14 @@ pub struct Table<T> {
     kind: PhantomData<fn() -> T>,
 }
 
+impl<T> Change<T> {
+    /// The namespace and the name of the object.
+    pub fn object(&self) -> (&str, &str) {
+        let (Self::Set(Row { namespace, name, .. }) | Self::Gone { namespace, name }) = self;
+        (namespace, name)
+    }
+}
+
 impl<T: Columns> Row<T> {
     /// The row of an object, with texts no longer than its columns are. A name that is too long must not keep all others out
     /// of the copy.
@@ -134,6 +142,11 @@ impl Db {
 }
 
 impl<T: Columns> Table<T> {
+    /// Which database it is in, without its password.
+    pub fn place(&self) -> &str {
+        self.db.place()
+    }
+
     /// The row of one object.
     pub async fn get(&self, namespace: &str, name: &str) -> Result<Option<Row<T>>> {
         let text = format!("select {} from {} where namespace = ? and name = ?", columns::<T>(), T::TABLE);

@@ -1,6 +1,7 @@
 //! What the tables of the mirror have in common.
 
 use std::fmt::Debug;
+use std::hash::Hash;
 
 use sqlx::Any;
 use sqlx::any::{AnyArguments, AnyRow};
@@ -12,7 +13,7 @@ pub type Query = sqlx::query::Query<'static, Any, AnyArguments>;
 pub const NAME: usize = 253;
 
 /// The columns that objects of one kind have. Only this crate knows kinds.
-pub trait Columns: Stored + Clone + Debug + Default + PartialEq + Send + Sync + Unpin + 'static {
+pub trait Columns: Stored + Clone + Debug + Default + Hash + PartialEq + Send + Sync + Unpin + 'static {
     /// Which rows of a list can be asked for.
     type Where: Clone + Debug + Default + PartialEq + Send + Sync;
 

@@ -100,3 +100,27 @@ async fn tables_of_another_version_are_refused() {
     let error = open(&url, &impatient()).unwrap().ready().await.unwrap_err();
     assert!(matches!(error, Error::Migration { .. }), "{error:?}");
 }
+
+/// OneX reads the host of its settings and then goes to 127.0.0.1:3306, whatever they say.
+#[tokio::test(flavor = "multi_thread")]
+async fn b15_the_server_is_the_one_that_the_url_names_and_the_password_may_be_in_a_file() {
+    let server = tokio::task::spawn_blocking(Mariadb::shared).await.unwrap();
+    let mut url = server.database();
+    let name = url.path().trim_start_matches('/').to_owned();
+    let directory = tempfile::tempdir().unwrap();
+    let password_file = directory.path().join("password");
+    std::fs::write(&password_file, format!("{PASSWORD}\n")).unwrap();
+    url.set_password(None).unwrap();
+    let settings = Settings { connection_life_seconds: 1, password_file, ..impatient() };
+    let db = open(&url, &settings).unwrap();
+    let change = Change::Set(Row::new("a", "b", 1, Chain::default()));
+    db.mirror().apply(&[change], None, 1).await.unwrap();
+    assert_eq!(server.ask(&format!("select name from {name}.gateway_chain")).trim(), "b");
+    // A connection whose life is over is replaced, which nobody notices.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(db.mirror::<Chain>().list(&Wanted::default()).await.unwrap().total, 1);
+
+    let missing = Settings { password_file: directory.path().join("missing"), ..impatient() };
+    let error = open(&url, &missing).unwrap_err();
+    assert!(matches!(error, Error::Password(..)) && error.story().contains("missing"), "{}", error.story());
+}

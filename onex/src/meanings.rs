@@ -79,6 +79,10 @@ pub const MEANINGS: &[(&str, &str)] = &[
         "Seconds after which all rows are compared with all objects again; 0 never does that while all goes well.",
     ),
     ("controllers.mirror.batch", "How many changes go into one transaction at most."),
+    (
+        "controllers.mirror.pause_milliseconds",
+        "Milliseconds between the beginnings of two transactions, unless there are as many changes as go into one. A change after a while of rest is written at once.",
+    ),
     ("controllers.leader", "Who works, of several processes with the same controllers."),
     (
         "controllers.leader.elect",

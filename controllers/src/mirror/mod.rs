@@ -50,11 +50,14 @@ pub struct Settings {
     pub compare_seconds: u64,
     /// How many changes go into one transaction at most. Default 2000.
     pub batch: usize,
+    /// Milliseconds between the beginnings of two transactions, unless there are `batch` changes before: what changes all the time is
+    /// written less often, and the disk is left to others. A change after a while of rest is written at once. Default 50.
+    pub pause_milliseconds: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { compare_seconds: 3600, batch: 2000 }
+        Self { compare_seconds: 3600, batch: 2000, pause_milliseconds: 50 }
     }
 }
 
@@ -174,15 +177,17 @@ impl<K: Copied> Copying<'_, K> {
         let (sender, mut changes) = mpsc::channel(most);
         let reading = tokio::spawn(read::read::<K>(self.apiserver.clone(), revision, sender));
         let reading = AbortOnDropHandle::new(reading);
-        let mut count_at = None;
+        let pause = Duration::from_millis(self.settings.pause_milliseconds);
+        let (mut count_at, mut next) = (None, Instant::now());
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                count = changes.recv_many(&mut batch, most) => {
-                    if count == 0 {
+                () = gather(&mut changes, &mut batch, most, next) => {
+                    if batch.is_empty() {
                         let missed = |_| Trouble::Missed;
                         return Err(reading.await.unwrap_or_else(missed));
                     }
+                    next = Instant::now() + pause;
                     self.write(&mut batch).await?;
                     self.gauges.caught_up(changes.is_empty());
                     count_at.get_or_insert_with(|| Instant::now() + COUNT);
@@ -242,9 +247,56 @@ impl<K: Copied> Copying<'_, K> {
     }
 }
 
+/// Takes what there is, and until `next` also what comes, but no more than `most`. Takes nothing when nothing will come any more.
+/// What was taken when this is cut off stays.
+async fn gather<T>(changes: &mut mpsc::Receiver<T>, batch: &mut Vec<T>, most: usize, next: Instant) {
+    if batch.is_empty() && changes.recv_many(batch, most).await == 0 {
+        return;
+    }
+    while batch.len() < most {
+        match tokio::time::timeout_at(next, changes.recv_many(batch, most - batch.len())).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_written_at_once_after_a_rest_and_otherwise_when_it_is_time_or_full() {
+        let (sender, mut changes) = mpsc::channel(100);
+        let (mut batch, began) = (Vec::new(), Instant::now());
+        sender.send(1).await.unwrap();
+        gather(&mut changes, &mut batch, 3, began).await;
+        assert_eq!((std::mem::take(&mut batch), began.elapsed()), (vec![1], Duration::ZERO));
+
+        let pause = Duration::from_millis(50);
+        sender.send(2).await.unwrap();
+        gather(&mut changes, &mut batch, 3, began + pause).await;
+        assert_eq!((batch.clone(), began.elapsed()), (vec![2], pause));
+
+        // What was there when it was cut off is still there, and does not wait for more.
+        let next = began + pause * 10;
+        for change in 3..6 {
+            sender.send(change).await.unwrap();
+        }
+        gather(&mut changes, &mut batch, 3, next).await;
+        assert_eq!((std::mem::take(&mut batch), began.elapsed()), (vec![2, 3, 4], pause));
+
+        drop(sender);
+        gather(&mut changes, &mut batch, 3, next).await;
+        assert_eq!((std::mem::take(&mut batch), began.elapsed()), (vec![5], pause));
+        gather(&mut changes, &mut batch, 3, next).await;
+        assert!(batch.is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! Objects and their rows, over a file and over a real MariaDB.
 
+mod trouble;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// An apiserver in memory, a database, and nothing else at first.
 struct World {
     client: Client,
+    router: axum::Router,
     db: Db,
     database: Database,
     monitor: Arc<mirror::Monitor>,
@@ -78,18 +81,23 @@ impl World {
     async fn over(url: &url::Url, database: Database) -> Self {
         let storage = onex_storage::open(&"memory:".parse().unwrap(), &Default::default()).await.unwrap();
         let server = Arc::new(Apiserver::new(Default::default(), Handles::over(storage)).await.unwrap());
-        let client = onex_client::over_router(server.router_as("admin", &["system:masters"]), "default");
+        let router = server.router_as("admin", &["system:masters"]);
+        let client = onex_client::over_router(router.clone(), "default");
         let stop = CancellationToken::new();
         let (running, token) = (server.clone(), stop.clone());
         tokio::spawn(async move { running.run(token).await });
         server.ready().await;
         let db = onex_db::open(url, &impatient()).unwrap();
-        Self { client, db, database, monitor: Arc::default(), _stop: stop.drop_guard() }
+        Self { client, router, db, database, monitor: Arc::default(), _stop: stop.drop_guard() }
     }
 
     fn mirrored(&self, settings: mirror::Settings) -> Running {
+        self.mirrored_through(self.client.clone(), settings)
+    }
+
+    fn mirrored_through(&self, apiserver: Client, settings: mirror::Settings) -> Running {
         let settings = Settings { controllers: vec![Name::Mirror], mirror: settings, ..Settings::default() };
-        let controllers = Controllers::new(settings, self.client.clone());
+        let controllers = Controllers::new(settings, apiserver);
         let controllers = controllers.with_mirror(self.db.clone(), self.monitor.clone());
         let stop = CancellationToken::new();
         Running { task: tokio::spawn(controllers.run(stop.clone())), stop }
@@ -428,99 +436,4 @@ async fn of_thousands_of_changes_none_is_missed(world: World) {
     world.eventually(|| async { world.number("lag_seconds", "Miner") == 0.0 }).await;
     assert!(world.number("changes_total", "Miner") >= 1300.0);
     assert!(world.number("transactions_total", "Miner") < 1300.0);
-}
-
-/// One row that could not be written would have stopped the mirror for everybody.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_is_refused_keeps_out_no_other() {
-    let world = World::over_mariadb(Mariadb::shared).await;
-    let Database::Server(server) = &world.database else { unreachable!() };
-    world.db.ready().await.unwrap();
-    let table = format!("{}.gateway_miner", world.db.place().rsplit('/').next().unwrap());
-    server.ask(&format!("alter table {table} add constraint refuse check (name <> 'refused')"));
-    world.miner("refused").await;
-    world.miner("before").await;
-    let _running = world.mirrored(never());
-    world.ready().await;
-    world.miner("after").await;
-    world.eventually(|| async { world.rows().await.len() == 2 }).await;
-    assert_eq!(world.rows().await.into_keys().collect::<Vec<_>>(), ["after", "before"]);
-    assert_eq!(world.number("refused_rows_total", "Miner"), 1.0);
-}
-
-/// Kills the server again and again while objects change, and in the end nothing differs.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_killed_in_the_middle_of_changes_has_them_all_in_the_end() {
-    let world = World::over_mariadb(|| Arc::new(Mariadb::start())).await;
-    let Database::Server(server) = &world.database else { unreachable!() };
-    let _running = world.mirrored(mirror::Settings { batch: 20, ..never() });
-    world.ready().await;
-    let over = CancellationToken::new();
-    let changing = async {
-        let mut at = 0;
-        while !over.is_cancelled() || at < 300 {
-            let name = format!("m{}", at % 100);
-            if at < 100 {
-                world.miner(&name).await;
-            } else {
-                let phase = ["Running", "Failed", "Provisioning"][at / 100 % 3];
-                world.status::<Miner>(USER, &name, json!({ "phase": phase })).await;
-            }
-            if at % 7 == 0 {
-                world.miner(&format!("short-{at}")).await;
-                world.delete(&format!("short-{at}")).await;
-            }
-            at += 1;
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    let killing = async {
-        for _ in 0..3 {
-            let wrote = world.number("transactions_total", "Miner");
-            world.eventually(|| async { world.number("transactions_total", "Miner") > wrote }).await;
-            tokio::task::block_in_place(|| server.kill());
-            world.eventually(|| async { world.monitor.unready().iter().any(|line| line.contains("Miners")) }).await;
-            let (code, said) = world.page("/readyz").await;
-            assert_eq!((code, world.page("/livez").await.0), (500, 200));
-            assert!(said.contains("not up to date") && !said.contains(crate::mariadb::PASSWORD), "{said}");
-            assert!(world.number("lag_seconds", "Miner") > 0.0);
-            tokio::task::block_in_place(|| server.restart());
-            world.ready().await;
-            assert_eq!(world.page("/readyz").await, (200, "ok".to_owned()));
-        }
-        over.cancel();
-    };
-    tokio::join!(changing, killing);
-    world.rows_equal_objects().await;
-    assert!(world.number("errors_total", "Miner") >= 3.0);
-    assert_eq!(world.rows().await.len(), 100);
-}
-
-/// The mirror begins before its database does, as after a power cut.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_comes_late_is_waited_for() {
-    let world = World::over_mariadb(|| Arc::new(Mariadb::start())).await;
-    let Database::Server(server) = &world.database else { unreachable!() };
-    tokio::task::block_in_place(|| server.kill());
-    let running = world.mirrored(never());
-    world.miner("m").await;
-    world.eventually(|| async { world.monitor.unready().len() == 3 }).await;
-    world.eventually(|| async { world.number("errors_total", "Miner") >= 2.0 }).await;
-    tokio::task::block_in_place(|| server.restart());
-    world.ready().await;
-    world.rows_equal_objects().await;
-    // It also stops while it waits.
-    tokio::task::block_in_place(|| server.kill());
-    tokio::time::timeout(PATIENCE, running.stop()).await.unwrap();
-}
-
-/// Without tables there is nothing to do, and the others work.
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_database_the_mirror_rests() {
-    let world = World::over_a_file().await;
-    let settings = Settings { controllers: vec![Name::Mirror], ..Settings::default() };
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(Controllers::new(settings, world.client.clone()).run(stop.clone()));
-    stop.cancel();
-    tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap();
 }

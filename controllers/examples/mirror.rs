@@ -25,7 +25,8 @@ async fn main() {
     let url = arguments.first().expect("the URL of a database").parse().unwrap();
     let (changes, objects) = (number(1, 500_000), number(2, 100_000));
     let db = onex_db::open(&url, &Default::default()).unwrap();
-    db.ready().await.unwrap();
+    let position = db.mirror::<Miner>().position().await.unwrap();
+    assert_eq!(position, Default::default(), "somebody has mirrored into this database before: give an empty one");
     let service = tower::service_fn(move |request: Request<kube::client::Body>| async move {
         Ok::<_, Infallible>(answer(request.uri(), changes, objects))
     });

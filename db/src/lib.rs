@@ -8,7 +8,7 @@
 //! Both engines run the same text. What they do not have in common is in [`engine`](crate::Engine) and nowhere else. So that
 //! it stays that way, columns are BIGINT, DOUBLE, VARCHAR and TEXT; times are microseconds since 1970 and booleans are 0 or 1;
 //! nothing looks into JSON; an index is a unique constraint that ends in the key of the table; and a transaction that
-//! writes is begun by [`Db::writing`].
+//! writes is begun by `Db::writing`.
 
 mod engine;
 mod error;

@@ -4,6 +4,7 @@
 //! is the server and not a client library. It runs on the same cores as the server: compare rows, not machines.
 
 mod canvas;
+mod crowd;
 mod etcd;
 mod http;
 mod kubeconfig;
@@ -22,7 +23,10 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::{etcd::Etcd, http::Server, objects::Objects, platform::Platform, sweep::Sweep, table::Row};
+use crate::{
+    crowd::Crowd, etcd::Etcd, http::Server, objects::Objects, platform::Platform, sweep::Sweep, table::Row,
+    watch::Watchers,
+};
 
 /// Whom to measure beside ours, in the same run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,6 +62,9 @@ pub struct Arguments {
     /// How many watchers
     #[arg(long, default_value_t = 100)]
     pub watchers: usize,
+    /// How many of them share a connection, by HTTP/2: a process may have only so many sockets
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=250))]
+    pub watchers_per_connection: u32,
     /// How many changes they are told of
     #[arg(long, default_value_t = 500)]
     pub changes: usize,
@@ -74,6 +81,19 @@ pub struct Arguments {
     /// Draw latency against these rates, as a PNG
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
+    /// How many clients list everything at once and then watch it, each reading at its own pace, to see what memory they cost;
+    /// may be repeated
+    #[arg(long, value_name = "CLIENTS", value_parser = clap::value_parser!(u32).range(1..=8000))]
+    pub crowd: Vec<u32>,
+    /// How much state the crowd lists, in millions of bytes
+    #[arg(long, value_name = "MB", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..=16_000))]
+    pub crowd_mb: u64,
+    /// How large an object of that state is, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(600..=1_000_000))]
+    pub crowd_object: u64,
+    /// How long a crowd reads, each way, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub crowd_seconds: u64,
     /// A quick run of less than 40 seconds: fewer of everything
     #[arg(long)]
     pub short: bool,
@@ -175,8 +195,31 @@ async fn measure(
     for (id, name, accept, query) in load::LISTS {
         rows.push(load::list(server, objects, id, name, accept, query).await?);
     }
-    rows.extend(watch::fan_out(server, objects, arguments.watchers, arguments.changes, pause).await?);
+    let per_connection = arguments.watchers_per_connection as usize;
+    let watchers = Watchers { count: arguments.watchers, per_connection };
+    rows.extend(watch::fan_out(server, objects, watchers, arguments.changes, pause).await?);
     rows.push(Row::bytes("memory_loaded", "resident memory, loaded", resident(server).await));
+    rows.extend(crowds(arguments, server, objects).await?);
+    Ok(rows)
+}
+
+/// What memory the crowds cost that were asked for.
+async fn crowds(arguments: &Arguments, server: &Arc<Server>, objects: &Arc<Objects>) -> Result<Vec<Row>> {
+    if arguments.crowd.is_empty() {
+        return Ok(Vec::new());
+    }
+    let crowd = Crowd {
+        bytes: arguments.crowd_mb * 1_000_000,
+        object_bytes: arguments.crowd_object,
+        length: Duration::from_secs(arguments.crowd_seconds),
+    };
+    let mut rows = vec![crowd.prepare(server, objects).await?];
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let loaded = resident(server).await.context("the server does not tell how much memory it has")?;
+    rows.push(Row::bytes("memory_crowd", "resident memory, with the state for the crowd", Some(loaded)));
+    for clients in &arguments.crowd {
+        rows.extend(crowd.rows(server, objects, *clients as usize, loaded).await?);
+    }
     Ok(rows)
 }
 

@@ -36,12 +36,13 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    pub(crate) async fn once(self, connection: &mut Lean, objects: &Objects, name: &str) -> Result<()> {
+    /// `value` is what a change sets, which must not be there already: what changes nothing is not written.
+    pub(crate) async fn once(self, connection: &mut Lean, objects: &Objects, name: &str, value: &str) -> Result<()> {
         let path = objects.path();
         let (method, path, media, body) = match self {
             Self::Create => ("POST", path, JSON, objects.object(name)),
             Self::Get => ("GET", format!("{path}/{name}"), JSON, Bytes::new()),
-            Self::Update => ("PATCH", format!("{path}/{name}"), MERGE, objects.change(name)),
+            Self::Update => ("PATCH", format!("{path}/{name}"), MERGE, objects.change(value)),
         };
         connection.send(Ask { method, path: &path, media, body: &body }).await
     }
@@ -107,7 +108,7 @@ async fn closed(
             let mut times = Vec::with_capacity(names.len());
             for name in names {
                 let began = Instant::now();
-                work.once(&mut connection, &objects, &name).await?;
+                work.once(&mut connection, &objects, &name, &name).await?;
                 times.push(began.elapsed());
             }
             anyhow::Ok(times)

@@ -26,9 +26,18 @@ impl Objects {
             "minersets" => true,
             other => bail!("{other} cannot be measured; configmaps and minersets can"),
         };
-        let object = sample(sets, NAME).to_string();
+        Ok(Self::of(sets, if sets { 400 } else { 850 }))
+    }
+
+    fn of(sets: bool, filler: usize) -> Self {
+        let object = sample(sets, NAME, filler).to_string();
         let (before, after) = object.split_once(NAME).expect("an object has its name in it");
-        Ok(Self { sets, around: (before.to_owned(), after.to_owned()) })
+        Self { sets, around: (before.to_owned(), after.to_owned()) }
+    }
+
+    /// The same kind, with so many bytes that mean nothing.
+    pub(crate) fn of_bytes(&self, filler: u64) -> Self {
+        Self::of(self.sets, usize::try_from(filler).unwrap_or(usize::MAX))
     }
 
     /// Where they are.
@@ -75,8 +84,8 @@ impl Objects {
     }
 }
 
-fn sample(sets: bool, name: &str) -> Value {
-    let filler = "x".repeat(if sets { 400 } else { 850 });
+fn sample(sets: bool, name: &str, filler: usize) -> Value {
+    let filler = "x".repeat(filler);
     let metadata = json!({"name": name, "namespace": NAMESPACE, "labels": {"app": "bench"}});
     match sets {
         true => json!({

@@ -77,7 +77,8 @@ impl Sweep {
                         Work::Create => format!("open{round}-{number}"),
                         Work::Get | Work::Update => format!("many0-{:06}", number % present),
                     };
-                    work.once(&mut connection, &objects, &name).await?;
+                    let value = format!("open{round}-{number}");
+                    work.once(&mut connection, &objects, &name, &value).await?;
                     times.push((began + place(number, rate)).elapsed());
                 }
             })

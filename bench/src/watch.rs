@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
@@ -14,7 +14,12 @@ use hyper::body::Incoming;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::{http::Server, objects::Objects, table::Row};
+use crate::{
+    http::{Connection, Server, Shared},
+    objects::Objects,
+    resident,
+    table::Row,
+};
 
 const JSON: &str = "application/json";
 /// What comes before the value of a change of ours.
@@ -32,28 +37,67 @@ struct Seen {
     doubled: usize,
 }
 
-/// Opens `watchers`, makes `changes`, and times each delivery.
+/// How many watchers there are, and how many of them share a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Watchers {
+    pub(crate) count: usize,
+    pub(crate) per_connection: usize,
+}
+
+/// The connection of a watcher, which lasts as long as somebody holds it.
+#[expect(dead_code, reason = "it is only held")]
+enum Held {
+    Own(Connection),
+    Shared(Shared),
+}
+
+impl Watchers {
+    /// Opens as many watches.
+    async fn open(self, server: &Server, url: &str) -> Result<Vec<(Incoming, Held)>> {
+        let mut open = Vec::with_capacity(self.count);
+        let mut shared: Option<Shared> = None;
+        for number in 0..self.count {
+            let (answer, held) = if self.per_connection > 1 {
+                if number % self.per_connection == 0 {
+                    shared = Some(server.connect_shared().await?);
+                }
+                let connection = shared.clone().context("no connection")?;
+                (connection.get(url, JSON).await?, Held::Shared(connection))
+            } else {
+                let mut connection = server.connect().await?;
+                (connection.start(Method::GET, url, JSON, JSON, Bytes::new()).await?, Held::Own(connection))
+            };
+            ensure!(answer.status().is_success(), "watcher number {number}: {}", answer.status());
+            open.push((answer.into_body(), held));
+        }
+        Ok(open)
+    }
+}
+
+/// Opens watchers, makes `changes`, and times each delivery.
 pub(crate) async fn fan_out(
     server: &Arc<Server>,
     objects: &Arc<Objects>,
-    watchers: usize,
+    how: Watchers,
     changes: usize,
     pause: Duration,
 ) -> Result<Vec<Row>> {
+    let watchers = how.count;
     let path = objects.path();
     let body = server.connect().await?.send(Method::GET, &format!("{path}?limit=1"), JSON, JSON, Bytes::new()).await?;
     let list: Value = serde_json::from_slice(&body)?;
     let revision = crate::text(&list, &["metadata", "resourceVersion"]).to_owned();
     let (done, mut results) = mpsc::channel(watchers.max(1));
-    for _ in 0..watchers {
-        let mut connection = server.connect().await?;
-        let url = format!("{path}?watch=true&resourceVersion={revision}&timeoutSeconds=120");
-        let answer = connection.start(Method::GET, &url, JSON, JSON, Bytes::new()).await?;
+    let before = resident(server).await;
+    let url = format!("{path}?watch=true&resourceVersion={revision}&timeoutSeconds=600");
+    let open = how.open(server, &url).await?;
+    let memory = before.zip(resident(server).await).map(|(before, after)| after.saturating_sub(before));
+    for (body, held) in open {
         let done = done.clone();
         tokio::spawn(async move {
-            let seen = read(answer.into_body(), changes).await;
+            let seen = read(body, changes).await;
             // The receiver waits for all of them.
-            let _ = done.send((seen, connection)).await;
+            let _ = done.send((seen, held)).await;
         });
     }
     drop(done);
@@ -61,7 +105,7 @@ pub(crate) async fn fan_out(
     let sent = change(server, objects, changes, pause).await?;
     let mut times = Vec::new();
     let mut doubled = 0;
-    while let Some((seen, _connection)) = results.recv().await {
+    while let Some((seen, _held)) = results.recv().await {
         let seen = seen?;
         doubled += seen.doubled;
         for (value, at) in seen.values {
@@ -76,7 +120,10 @@ pub(crate) async fn fan_out(
         (0, 0) => "every change delivered once".to_owned(),
         _ => format!("{missing} changes not delivered, {doubled} events doubled or out of order"),
     };
-    Ok(vec![row])
+    let each = memory.map(|memory| memory / watchers.max(1) as u64);
+    let mut cost = Row::bytes("memory_watcher", "resident memory, for each watcher", each);
+    cost.note = each.map_or_else(|| "not told".to_owned(), |each| format!("{:.1} KB", each as f64 / 1e3));
+    Ok(vec![cost, row])
 }
 
 /// Changes an object again and again, `pause` apart, and answers when each request was sent.

@@ -41,6 +41,7 @@ mod metrics;
 pub mod negotiate;
 pub mod openapi;
 pub mod patch;
+mod portions;
 pub mod protobuf;
 mod refusals;
 pub mod registry;
@@ -217,6 +218,7 @@ pub(crate) struct Inner {
     kubelets: Kubelets,
     metrics: Arc<Metrics>,
     limits: limits::InFlight,
+    portions: portions::Portions,
     documents: discovery::Documents,
     openapi: openapi::Documents,
     clock: Clock,
@@ -270,6 +272,7 @@ impl Apiserver {
         let registry = Registry::new(storage, windows.clone(), kinds.clone(), rules, clock.clone(), passing);
         let inner = Inner {
             limits: limits::InFlight::new(&settings),
+            portions: portions::Portions::default(),
             settings,
             windows,
             registry,

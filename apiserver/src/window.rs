@@ -192,6 +192,11 @@ impl Stored {
         out.put_slice(&self.raw[self.at as usize..]);
     }
 
+    /// What comes before `resourceVersion` in its JSON, and what comes after it, where [`write_version`] has written it.
+    pub(crate) fn around_revision(&self) -> (Bytes, Bytes) {
+        (self.raw.slice(..self.at as usize), self.raw.slice(self.at as usize..))
+    }
+
     /// The JSON of its metadata, which does not know its revision either.
     pub(crate) fn metadata(&self) -> &[u8] {
         &self.raw[self.at as usize - 1..self.end as usize]
@@ -374,7 +379,8 @@ impl<'de> Visitor<'de> for Without<'_> {
     }
 }
 
-fn write_version(revision: u64, out: &mut BytesMut) {
+/// Writes `"resourceVersion":…,`.
+pub(crate) fn write_version(revision: u64, out: &mut BytesMut) {
     out.put_slice(br#""resourceVersion":""#);
     out.put_slice(itoa(revision).text());
     // Metadata is never empty: every object has a name.
@@ -430,13 +436,21 @@ impl Event {
 /// One line of a watch stream.
 pub fn frame(change: &str, item: &Item, revision: u64) -> Bytes {
     let mut out = BytesMut::with_capacity(item.stored.size() + 40);
+    begin_frame(change, &mut out);
+    item.stored.write(revision, &mut out);
+    out.put_slice(END_OF_FRAME);
+    out.freeze()
+}
+
+/// What comes before the object in a line of a watch stream.
+pub(crate) fn begin_frame(change: &str, out: &mut BytesMut) {
     out.put_slice(br#"{"type":""#);
     out.put_slice(change.as_bytes());
     out.put_slice(br#"","object":"#);
-    item.stored.write(revision, &mut out);
-    out.put_slice(b"}\n");
-    out.freeze()
 }
+
+/// And what comes after it.
+pub(crate) const END_OF_FRAME: &[u8] = b"}\n";
 
 impl Snapshot {
     /// The objects whose keys begin with `prefix`, after `after` if given.

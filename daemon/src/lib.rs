@@ -7,6 +7,7 @@
 pub mod files;
 mod lingering;
 pub mod listener;
+mod paced;
 pub mod pki;
 pub mod settings;
 pub mod telemetry;

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::lingering::Lingering;
+use crate::paced::Paced;
 use crate::pki::{self, Subject};
 
 /// What one listener allows its clients.
@@ -67,6 +68,11 @@ impl Default for Limits {
 ///
 /// Small, because a thousand slow watchers multiply it; large enough to fill a socket.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// So many connections may have as much encrypted and waiting for their sockets,
+const ROOMY_CONNECTIONS: usize = 64;
+/// and the others so much: a record of TLS.
+const CROWDED_BUFFER_BYTES: usize = 16 * 1024;
 
 /// How long a client may leave our ping unanswered.
 const PONG_SECONDS: u64 = 20;
@@ -136,8 +142,10 @@ pub async fn serve(
     let server = Arc::new(Server { tls: tls.map(TlsAcceptor::from), router, shutdown, limits });
     while let Some((stream, address, permit)) = server.next_connection(&listener, &free).await {
         let server = server.clone();
+        let others = server.limits.connections as usize - free.available_permits();
+        let room = if others <= ROOMY_CONNECTIONS { SEND_BUFFER_BYTES } else { CROWDED_BUFFER_BYTES };
         connections.spawn(async move {
-            server.connection(stream, address).await;
+            server.connection(stream, address, room).await;
             drop(permit);
         });
     }
@@ -188,7 +196,8 @@ impl Server {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, address: SocketAddr) {
+    /// Lets at most `room` bytes wait for the socket, besides what a body has under way.
+    async fn connection(&self, stream: TcpStream, address: SocketAddr, room: usize) {
         if let Err(error) = keep_alive(&stream) {
             tracing::debug!(%address, %error, "could not set socket options");
         }
@@ -197,7 +206,7 @@ impl Server {
         };
         let patience = Duration::from_secs(self.limits.handshake_seconds);
         let handshake = tokio::select! {
-            handshake = tokio::time::timeout(patience, acceptor.accept(stream)) => handshake,
+            handshake = tokio::time::timeout(patience, acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(room)))) => handshake,
             () = self.shutdown.cancelled() => return,
         };
         match handshake {
@@ -287,7 +296,7 @@ impl Server {
 }
 
 async fn answer(mut router: Router, request: Request) -> Result<Response, Infallible> {
-    router.call(request).await
+    Ok(router.call(request).await?.map(Paced::body))
 }
 
 /// Small answers leave at once, and a peer that vanished is noticed also on an HTTP/1.1 watch, which has no pings.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{body::Body, response::Response};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes};
 use http::{HeaderValue, header};
 use serde_json::{Value, json};
 
@@ -17,13 +17,11 @@ use super::{
 use crate::{
     answer::{Messages, Pieces, Shown},
     negotiate::{Form, Media, PROTOBUF, View},
+    portions::Batch,
     protobuf,
     status::{Result, Status},
     window::{Item, Snapshot, Window},
 };
-
-/// A streamed list goes out in pieces of about so many bytes.
-const PIECE: usize = 64 * 1024;
 
 /// What comes of writing. JSON is never refused: its bytes are there already.
 type Encoded<T> = std::result::Result<T, protobuf::Error>;
@@ -80,12 +78,12 @@ pub(super) async fn list(cx: &Context) -> Result<Response> {
     let listed = look(cx, &options).await?;
     let answer = cx.answer(form)?;
     if let Some(messages) = answer.messages() {
-        return binary(messages, listed).await;
+        return binary(cx, messages, listed).await;
     }
     match form.media {
         Media::Json => {
             let Pieces { head, row } = answer.pieces(listed.metadata())?;
-            stream(Written::Json(row), head.as_bytes(), listed)
+            stream(cx, Written::Json(row), head.as_bytes(), listed)
         }
         _ => whole(cx, form, &listed),
     }
@@ -218,7 +216,7 @@ impl Listed {
 }
 
 /// The list in protobuf. How long it is must be said first.
-async fn binary(mut messages: Messages, listed: Listed) -> Result<Response> {
+async fn binary(cx: &Context, mut messages: Messages, listed: Listed) -> Result<Response> {
     const TURN: usize = 256; // others have theirs after so many items
     let (mut length, mut at) = (0, Position::Start);
     let mut done = false;
@@ -235,29 +233,20 @@ async fn binary(mut messages: Messages, listed: Listed) -> Result<Response> {
         }
     }
     let head = messages.begin(&listed.metadata(), length).map_err(Status::internal)?;
-    stream(Written::Protobuf(messages), &head, listed)
+    stream(cx, Written::Protobuf(messages), &head, listed)
 }
 
-/// The list in pieces: what comes before the items, the items, and what comes after them.
-fn stream(written: Written, head: &[u8], listed: Listed) -> Result<Response> {
-    let media = written.media();
-    let mut piece = BytesMut::with_capacity(PIECE + 4096);
-    piece.put_slice(head);
-    let mut state = Streaming { listed, written, at: Position::Start, first: true };
-    let done = state.fill(&mut piece).map_err(Status::internal)?;
-    let first = piece.freeze();
-    let body = if done {
-        Body::from(first)
+/// The list in portions: what comes before the items, the items, and what comes after them.
+fn stream(cx: &Context, written: Written, head: &[u8], listed: Listed) -> Result<Response> {
+    let (media, batch) = (written.media(), Batch::new(&cx.server.portions));
+    let mut state = Streaming { listed, written, at: Position::Start, first: true, done: false, batch };
+    state.fill(head).map_err(Status::internal)?;
+    let body = if state.done && state.batch.ready() == 1 {
+        Body::from(state.batch.next().unwrap_or_default())
     } else {
-        let rest = futures::stream::try_unfold((state, false), |(mut state, done)| async move {
-            if done {
-                return Ok::<_, protobuf::Error>(None);
-            }
-            let mut piece = BytesMut::with_capacity(PIECE + 4096);
-            let done = state.fill(&mut piece)?;
-            Ok(Some((piece.freeze(), (state, done))))
-        });
-        Body::from_stream(futures::StreamExt::chain(futures::stream::iter([Ok(first)]), rest))
+        Body::from_stream(futures::stream::try_unfold(state, |mut state| async move {
+            Ok::<_, protobuf::Error>(state.next()?.map(|bytes| (bytes, state)))
+        }))
     };
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
@@ -279,17 +268,17 @@ impl Written {
         }
     }
 
-    fn item(&mut self, item: &Item, first: &mut bool, piece: &mut BytesMut) -> Encoded<()> {
+    fn item(&mut self, item: &Item, first: &mut bool, batch: &mut Batch) -> Encoded<()> {
         let row = match self {
-            Self::Protobuf(messages) => return messages.write(item, piece),
+            Self::Protobuf(messages) => return messages.write(item, batch.out()),
             Self::Json(row) => row,
         };
         if !std::mem::take(first) {
-            piece.put_u8(b',');
+            batch.out().put_u8(b',');
         }
         match row {
-            None => item.stored.write(item.revision, piece),
-            Some(row) => row.write(item, piece),
+            None => batch.object(&item.stored, item.revision),
+            Some(row) => row.write(item, batch.out()),
         }
         Ok(())
     }
@@ -308,6 +297,9 @@ struct Streaming {
     written: Written,
     at: Position,
     first: bool,
+    /// All was written.
+    done: bool,
+    batch: Batch,
 }
 
 enum Position {
@@ -319,17 +311,28 @@ enum Position {
 }
 
 impl Streaming {
-    /// Adds items to `piece` until it is full. `true` when the list is complete.
-    fn fill(&mut self, piece: &mut BytesMut) -> Encoded<bool> {
-        let Self { listed, written, at, first } = self;
-        let done = listed.walk(at, |item| {
-            written.item(item, first, piece)?;
-            Ok(piece.len() < PIECE)
-        })?;
-        if done {
-            piece.put_slice(written.end());
+    /// The next bytes of the list. Nothing when it is complete.
+    fn next(&mut self) -> Encoded<Option<Bytes>> {
+        if self.batch.ready() == 0 && !self.done {
+            self.fill(&[])?;
         }
-        Ok(done)
+        Ok(self.batch.next())
+    }
+
+    /// Writes a portion, after `head`.
+    fn fill(&mut self, head: &[u8]) -> Encoded<()> {
+        let Self { listed, written, at, first, batch, .. } = self;
+        batch.begin();
+        batch.out().put_slice(head);
+        self.done = listed.walk(at, |item| {
+            written.item(item, first, batch)?;
+            Ok(!batch.is_full())
+        })?;
+        if self.done {
+            batch.out().put_slice(written.end());
+        }
+        batch.end();
+        Ok(())
     }
 }
 

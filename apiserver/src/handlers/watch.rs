@@ -19,9 +19,10 @@ use crate::{
     answer::{Row, partial_of},
     metrics::Watching,
     negotiate::View,
+    portions::{Batch, Portions},
     status::{Result, Status},
     table::MetaVersion,
-    window::{Event, Item, Run, Snapshot, Window},
+    window::{END_OF_FRAME, Event, Item, Run, Snapshot, Window, begin_frame},
 };
 
 /// How often a watcher that wants bookmarks gets one.
@@ -32,8 +33,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LONGEST: u64 = 24 * 60 * 60;
 /// At most so many events are handled at once.
 const RUN: usize = 256;
-/// Pieces of the initial state have about so many bytes.
-const PIECE: usize = 64 * 1024;
 
 /// Answers a stream of changes.
 pub(super) async fn watch(cx: &Context) -> Result<Response> {
@@ -67,6 +66,9 @@ struct Watcher {
     row: Option<Row>,
     /// The synthetic beginning: the state that is sent first, and the last key that was sent.
     initial: Option<(Snapshot, Option<Arc<str>>)>,
+    /// What was written of it, and not handed out yet.
+    batch: Batch,
+    portions: Portions,
     /// For a bookmark that says that the beginning is over: an empty list, to put the beginning into.
     announce: Option<String>,
     cursor: u64,
@@ -115,6 +117,8 @@ impl Watcher {
             frames,
             row,
             initial: fresh.then_some((snapshot, None)),
+            batch: Batch::new(&cx.server.portions),
+            portions: cx.server.portions.clone(),
             announce: None,
             cursor,
             news,
@@ -131,9 +135,13 @@ impl Watcher {
 
     /// The next piece of the stream; nothing when it is over.
     async fn next(&mut self) -> Option<Bytes> {
-        while !self.is_over() {
-            if let Some(piece) = self.initial() {
-                return Some(piece);
+        // What was begun is told to its end.
+        while self.batch.ready() > 0 || !self.is_over() {
+            if self.batch.ready() == 0 {
+                self.initial();
+            }
+            if let Some(bytes) = self.batch.next() {
+                return Some(bytes);
             }
             self.news.borrow_and_update();
             match self.window.events_after(self.cursor, RUN) {
@@ -196,18 +204,18 @@ impl Watcher {
         }
     }
 
-    /// A piece of the synthetic beginning.
-    fn initial(&mut self) -> Option<Bytes> {
-        let (snapshot, mut after) = self.initial.take()?;
-        let mut piece = BytesMut::new();
+    /// Writes a portion of the synthetic beginning, if there is more of it.
+    fn initial(&mut self) {
+        let Some((snapshot, mut after)) = self.initial.take() else { return };
+        self.batch.begin();
         let mut complete = true;
         for item in snapshot.range(&self.range, after.clone().as_deref()) {
             after = Some(item.key.clone());
             if self.selection.takes(item) {
                 self.counted.told();
-                piece.extend_from_slice(&told(&self.frames, self.row.as_mut(), "ADDED", item, item.revision));
+                added(&self.frames, self.row.as_mut(), item, &mut self.batch);
             }
-            if piece.len() >= PIECE {
+            if self.batch.is_full() {
                 complete = false;
                 break;
             }
@@ -215,19 +223,20 @@ impl Watcher {
         if !complete {
             self.initial = Some((snapshot, after));
         } else if let Some(list) = self.announce.take() {
-            piece.extend_from_slice(&self.bookmark(Some(list)));
+            let bookmark = self.bookmark(Some(list));
+            self.batch.out().extend_from_slice(&bookmark);
         }
-        (!piece.is_empty()).then(|| piece.freeze())
+        self.batch.end();
     }
 
-    /// What these events are to this watcher, up to about [`PIECE`] bytes; nothing, if they are nothing to it. Also answers
+    /// What these events are to this watcher, up to about a portion; nothing, if they are nothing to it. Also answers
     /// how many of them were looked at.
     fn piece(&mut self, events: &[Arc<Event>]) -> (Option<Bytes>, usize) {
         let mut single: Option<Bytes> = None;
         let mut many = BytesMut::new();
-        let mut taken = 0;
+        let (mut taken, size) = (0, self.portions.size());
         for event in events {
-            if many.len() + single.as_ref().map_or(0, Bytes::len) >= PIECE {
+            if many.len() + single.as_ref().map_or(0, Bytes::len) >= size {
                 break;
             }
             taken += 1;
@@ -243,7 +252,7 @@ impl Watcher {
                 None => many.extend_from_slice(&line),
             }
         }
-        (single.or_else(|| (!many.is_empty()).then(|| many.freeze())), taken)
+        (single.or_else(|| (!many.is_empty()).then(|| self.portions.full(many))), taken)
     }
 
     fn line(&mut self, event: &Event) -> Option<Bytes> {
@@ -296,15 +305,24 @@ impl Watcher {
     }
 }
 
-/// As [`frame`], of the metadata alone.
+/// As [`frame`](crate::window::frame), of the metadata alone.
 fn metadata_frame(change: &str, item: &Item, revision: u64, version: MetaVersion) -> Bytes {
     let mut out = BytesMut::with_capacity(item.stored.metadata().len() + 160);
-    out.put_slice(br#"{"type":""#);
-    out.put_slice(change.as_bytes());
-    out.put_slice(br#"","object":"#);
+    begin_frame(change, &mut out);
     partial_of(&item.stored, revision, version, &mut out);
-    out.put_slice(b"}\n");
+    out.put_slice(END_OF_FRAME);
     out.freeze()
+}
+
+/// Tells of an object that was there in the beginning.
+fn added(frames: &Frames, row: Option<&mut Row>, item: &Item, batch: &mut Batch) {
+    const ADDED: &str = "ADDED";
+    if row.is_some() || !matches!(frames, Frames::Json) {
+        return batch.out().extend_from_slice(&told(frames, row, ADDED, item, item.revision));
+    }
+    begin_frame(ADDED, batch.out());
+    batch.object(&item.stored, item.revision);
+    batch.out().extend_from_slice(END_OF_FRAME);
 }
 
 fn told(frames: &Frames, row: Option<&mut Row>, change: &str, item: &Item, revision: u64) -> Bytes {

@@ -23,6 +23,7 @@ mod paths;
 mod protobuf;
 mod quota;
 mod rbac;
+mod readers;
 mod resume;
 mod shared;
 mod sockets;

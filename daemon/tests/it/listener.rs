@@ -1,6 +1,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -23,23 +23,62 @@ struct World {
     address: SocketAddr,
     shutdown: CancellationToken,
     served: JoinHandle<()>,
+    parts: Parts,
 }
 
 async fn world(tls: Option<Arc<ServerConfig>>, limits: Limits) -> World {
     let router = Router::new()
         .route("/who", get(|Extension(peer): Extension<Peer>| async move { who(&peer) }))
         .route("/endless", get(|| async { Body::from_stream(first_then_nothing()) }))
+        .route("/parts", get(|Extension(parts): Extension<Parts>| async move { Body::from_stream(parts.endless()) }))
         .route(
             "/polite",
             get(|Extension(Draining(token)): Extension<Draining>| async move {
                 Body::from_stream(first_then_nothing().take_until(token.cancelled_owned()))
             }),
         );
+    let parts = Parts::default();
+    let router = router.layer(Extension(parts.clone()));
     let socket = TcpListener::bind((own_address(), 0)).await.unwrap();
     let address = socket.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let served = tokio::spawn(listener::serve(socket, tls, router, shutdown.clone(), limits));
-    World { address, shutdown, served }
+    World { address, shutdown, served, parts }
+}
+
+/// The parts of endless answers, counted.
+#[derive(Clone, Default)]
+struct Parts {
+    made: Arc<AtomicUsize>,
+    here: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+/// One of them.
+struct Part(Vec<u8>, Parts);
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.1.here.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Parts {
+    fn part(&self) -> Bytes {
+        self.made.fetch_add(1, Ordering::SeqCst);
+        self.most.fetch_max(self.here.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        Bytes::from_owner(Part(vec![b'x'; 8 * 1024], self.clone()))
+    }
+
+    fn endless(self) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send {
+        futures::stream::repeat_with(move || Ok(self.part()))
+    }
 }
 
 /// A loopback address of this world alone: nobody else takes a port of it that was freed.
@@ -214,4 +253,48 @@ async fn a_server_for_known_clients_only_turns_away_who_shows_nothing() {
         };
         assert_eq!(buffer[..answer].starts_with(b"HTTP/1.1 200"), served);
     }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_has_one_part_of_its_answer_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::open_or_create(directory.path()).unwrap();
+    let identity = authority.issue_server(&["127.0.0.1"]).unwrap();
+    let server = pki::server_config(&identity, Clients::MayShow(authority.certificate())).unwrap();
+    let world = world(Some(server), Limits::default()).await;
+    let client = pki::client_config(authority.certificate(), None).unwrap();
+    let mut over_http2 = Arc::unwrap_or_clone(client.clone());
+    over_http2.alpn_protocols = vec![b"h2".to_vec()];
+    let connect = async |client| {
+        let tcp = TcpStream::connect(world.address).await.unwrap();
+        tokio_rustls::TlsConnector::from(client).connect("127.0.0.1".try_into().unwrap(), tcp).await.unwrap()
+    };
+    let enough = async |made| {
+        while world.parts.made.load(Ordering::SeqCst) < made {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let patience = Duration::from_secs(60);
+
+    let mut tls = connect(client).await;
+    tls.write_all(b"GET /parts HTTP/1.1\r\nhost: onex\r\n\r\n").await.unwrap();
+    tokio::time::timeout(patience, enough(20)).await.expect("sockets hold more than this");
+    assert_eq!(world.parts.most.load(Ordering::SeqCst), 1, "one part for a connection of HTTP/1.1");
+    drop(tls);
+
+    let tls = connect(Arc::new(over_http2)).await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(tls))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let before = world.parts.made.load(Ordering::SeqCst);
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        let request = hyper::Request::get("https://onex/parts").body(Empty::new()).unwrap();
+        answers.push(sender.send_request(request).await.unwrap());
+    }
+    tokio::time::timeout(patience, enough(before + 60)).await.expect("the windows of HTTP/2 are larger than this");
+    // The first client may not have been noticed to be gone.
+    assert!(world.parts.most.load(Ordering::SeqCst) <= 3 + 1, "one part for each stream of HTTP/2");
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     Inner,
@@ -17,9 +18,20 @@ use crate::{
 const SHORT: usize = 128 * 1024;
 /// Pieces go out when they are about this long.
 const PIECE: usize = 16 * 1024;
+/// So many answers are compressed at once: each remembers a third of a megabyte. Others go out as they are.
+const PLACES: usize = 32;
+
+/// Places for answers that are being compressed.
+pub(crate) struct Compressing(Arc<Semaphore>);
+
+impl Default for Compressing {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(PLACES)))
+    }
+}
 
 /// Compresses long answers about resources. Watches and logs are never long answers: each of their pieces is news.
-pub(crate) async fn compress(_server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
+pub(crate) async fn compress(server: &Arc<Inner>, request: Request, next: impl Next) -> Response {
     let target = target_of(&request);
     let lists = target.is_resource && !target.is_long_running();
     let wanted = lists && request.method() != Method::HEAD && accepts(request.headers());
@@ -27,6 +39,7 @@ pub(crate) async fn compress(_server: &Arc<Inner>, request: Request, next: impl 
     if !wanted || response.headers().contains_key(header::CONTENT_ENCODING) {
         return response;
     }
+    let Ok(place) = server.compressing.0.clone().try_acquire_owned() else { return response };
     let (mut parts, mut body) = response.into_parts();
     let mut begin = Vec::new();
     // Only the length of an answer in one piece is known beforehand.
@@ -40,7 +53,7 @@ pub(crate) async fn compress(_server: &Arc<Inner>, request: Request, next: impl 
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    let pieces = Pieces { begin, body, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) };
+    let pieces = Pieces { begin, body, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())), _place: place };
     let stream = futures::stream::try_unfold(pieces, |mut pieces| async move {
         Ok::<_, axum::Error>(pieces.next().await?.map(|piece| (piece, pieces)))
     });
@@ -68,6 +81,7 @@ struct Pieces {
     body: Body,
     /// None when all is said.
     encoder: Option<GzEncoder<Vec<u8>>>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Pieces {

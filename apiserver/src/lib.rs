@@ -219,6 +219,7 @@ pub(crate) struct Inner {
     metrics: Arc<Metrics>,
     limits: limits::InFlight,
     portions: portions::Portions,
+    compressing: gzip::Compressing,
     documents: discovery::Documents,
     openapi: openapi::Documents,
     clock: Clock,
@@ -273,6 +274,7 @@ impl Apiserver {
         let inner = Inner {
             limits: limits::InFlight::new(&settings),
             portions: portions::Portions::default(),
+            compressing: gzip::Compressing::default(),
             settings,
             windows,
             registry,

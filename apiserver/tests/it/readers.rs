@@ -103,3 +103,24 @@ async fn large_objects_are_read_from_where_they_are_stored() {
     assert_eq!(page["items"].as_array().unwrap().len(), 2);
     assert!(page["metadata"]["continue"].is_string());
 }
+
+#[tokio::test]
+async fn no_more_answers_are_compressed_at_once_than_there_is_memory_for() {
+    let world = with_maps(100, 3000).await;
+    let router = world.server.router_as("admin", &["system:masters"]);
+    let ask = async || {
+        let request =
+            http::Request::get(MAPS).header("accept-encoding", "gzip").body(axum::body::Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap()
+    };
+    let is_compressed = |answer: &axum::response::Response| answer.headers().contains_key("content-encoding");
+    let mut open = Vec::new();
+    for _ in 0..40 {
+        open.push(ask().await);
+    }
+    assert_eq!(open.iter().filter(|answer| is_compressed(answer)).count(), 32);
+    let plain = http_body_util::BodyExt::collect(open.pop().unwrap().into_body()).await.unwrap().to_bytes();
+    assert_eq!(serde_json::from_slice::<Value>(&plain).unwrap()["items"].as_array().unwrap().len(), 100);
+    drop(open);
+    assert!(is_compressed(&ask().await), "places are given back");
+}

@@ -131,14 +131,14 @@ pub async fn run(mut arguments: Arguments) -> Result<()> {
     let server = Arc::new(Server::new(kubeconfig::read(&kubeconfig.context("no kubeconfig")?)?)?);
     tokio::time::sleep(Duration::from_secs(2)).await; // what "idle" means in the table
     rows.push(Row::note("load_before", "load average before", table::load_average()));
-    rows.extend(measure(&arguments, &server, &objects, etcd.as_ref()).await?);
+    rows.extend(measure(&arguments, &server, &objects, platform.as_ref(), etcd.as_ref()).await?);
     if platform.is_none() {
         objects.clean(&server).await.context("cleaning up")?;
     }
     drop((platform, etcd));
     if let Some(kubeconfig) = &arguments.rival_kubeconfig {
         let server = Arc::new(Server::new(kubeconfig::read(kubeconfig)?)?);
-        let theirs = measure(&arguments, &server, &objects, None).await.context("measuring the rival")?;
+        let theirs = measure(&arguments, &server, &objects, None, None).await.context("measuring the rival")?;
         rows.extend(theirs.into_iter().map(Row::of_rival));
         if let Err(error) = objects.clean(&server).await {
             // An apiserver alone has nobody who empties namespaces.
@@ -160,13 +160,17 @@ async fn measure(
     arguments: &Arguments,
     server: &Arc<Server>,
     objects: &Arc<Objects>,
+    platform: Option<&Platform>,
     etcd: Option<&Etcd>,
 ) -> Result<Vec<Row>> {
     let (count, clients) = (arguments.count, arguments.clients);
     let few = count.min(500);
     let pause = Duration::from_millis(arguments.pause_ms);
     objects.prepare(server).await?;
-    let mut rows = vec![Row::bytes("memory_idle", "resident memory, idle", resident(server).await)];
+    let mut rows = vec![
+        Row::bytes("memory_idle", "resident memory, idle", resident(server).await)
+            .of_which(platform.and_then(Platform::own_memory)),
+    ];
     rows.push(load::create(server, objects, ("create_1", "create, 1 client"), "one", few, 1).await?);
     if let Some(etcd) = etcd {
         rows.push(etcd.puts(objects, ("etcd_put_1", "etcd, raw put, 1 client"), "one", few, 1).await?);
@@ -198,7 +202,10 @@ async fn measure(
     let per_connection = arguments.watchers_per_connection as usize;
     let watchers = Watchers { count: arguments.watchers, per_connection };
     rows.extend(watch::fan_out(server, objects, watchers, arguments.changes, pause).await?);
-    rows.push(Row::bytes("memory_loaded", "resident memory, loaded", resident(server).await));
+    rows.push(
+        Row::bytes("memory_loaded", "resident memory, loaded", resident(server).await)
+            .of_which(platform.and_then(Platform::own_memory)),
+    );
     rows.extend(crowds(arguments, server, objects).await?);
     Ok(rows)
 }

@@ -67,8 +67,30 @@ impl Platform {
         }
     }
 
+    /// How much of its memory is its own, in bytes: the rest are pages of its program, which the system takes back when it needs
+    /// room.
+    pub(crate) fn own_memory(&self) -> Option<u64> {
+        own_memory(&std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?)
+    }
+
     /// How long the start took.
     pub(crate) fn row(&self) -> Row {
         Row::note("ready", "onex up, cold, to /readyz 200", format!("{:.0} ms", self.ready_after.as_secs_f64() * 1e3))
+    }
+}
+
+/// What `/proc/…/status` says of memory that is backed by no file.
+fn own_memory(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn memory_of_ones_own_is_told_from_that_of_the_program() {
+        let status = "VmRSS:\t   43536 kB\nRssAnon:\t    8328 kB\nRssFile:\t   35208 kB\n";
+        assert_eq!(super::own_memory(status), Some(8328 * 1024));
+        assert_eq!(super::own_memory("VmRSS:\t   43536 kB\n"), None);
     }
 }

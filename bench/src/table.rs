@@ -20,6 +20,8 @@ pub(crate) struct Row {
     /// How many times as fast as the rival.
     pub(crate) ratio: Option<f64>,
     bytes: Option<u64>,
+    /// How many of them are the server's own memory, and not its program's.
+    own_bytes: Option<u64>,
     pub(crate) note: String,
 }
 
@@ -37,6 +39,16 @@ impl Row {
         Self { bytes, ..Self::note(id, name, note) }
     }
 
+    /// The same, with how much of it is the server's own, if that is known.
+    pub(crate) fn of_which(mut self, own: Option<u64>) -> Self {
+        if let Some(own) = own {
+            self.note =
+                format!("{}, of which {:.1} MB are its own and the rest is its program", self.note, own as f64 / 1e6);
+        }
+        self.own_bytes = own;
+        self
+    }
+
     /// A row that is only said.
     pub(crate) fn note(id: &str, name: &str, note: String) -> Self {
         let (id, name) = (id.to_owned(), name.to_owned());
@@ -49,6 +61,7 @@ impl Row {
             offered: None,
             ratio: None,
             bytes: None,
+            own_bytes: None,
             note,
         }
     }
@@ -104,6 +117,9 @@ impl Row {
         }
         if let Some(bytes) = self.bytes {
             row["bytes"] = bytes.into();
+        }
+        if let Some(bytes) = self.own_bytes {
+            row["own_bytes"] = bytes.into();
         }
         row
     }

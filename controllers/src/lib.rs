@@ -19,27 +19,31 @@ pub mod namespace;
 pub mod pages;
 mod report;
 mod settings;
+mod view;
 
 use std::fmt::Debug;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Action};
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use onex_crds::{Chain, Miner, MinerSet, conditions, names};
 use onex_db::Db;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use error::{chain_of, in_time};
 use leader::Elect;
+use view::{Calls, View};
 
 pub use context::{COMPONENT, Clock, Context, SystemClock};
 pub use error::{Error, Result};
@@ -132,15 +136,26 @@ impl Controllers {
         let mut context = Context::new(settings, self.apiserver.clone(), provider, self.clock.clone());
         context.mirror = self.mirror.clone();
         let context = Arc::new(context);
-        let running = wanted.into_iter().map(|name| run_one(name, context.clone(), shutdown.clone()));
-        futures::future::join_all(running).await;
+        // A task each, so that they do not wait for each other; they end with this future.
+        let mut running = JoinSet::new();
+        for &name in &wanted {
+            running.spawn(run_one(name, work(name, context.clone(), shutdown.clone()), shutdown.clone()));
+        }
+        running.spawn(async move { follow(&wanted, &context, shutdown).await });
+        while let Some(ended) = running.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
     }
 }
 
 /// How long passes that have begun may take when a controller is asked to stop.
 const LAST_PASSES: Duration = Duration::from_secs(5);
 
-async fn run_one(name: Name, context: Arc<Context>, shutdown: CancellationToken) {
+async fn run_one(name: Name, work: BoxFuture<'static, ()>, shutdown: CancellationToken) {
     tracing::info!(controller = ?name, "starting");
     // A controller that never saw the apiserver waits for it, and would wait on after it was asked to stop.
     let cut = {
@@ -151,52 +166,103 @@ async fn run_one(name: Name, context: Arc<Context>, shutdown: CancellationToken)
         }
     };
     tokio::select! {
-        () = work(name, context, shutdown) => tracing::info!(controller = ?name, "stopped"),
+        () = work => tracing::info!(controller = ?name, "stopped"),
         () = cut => tracing::info!(controller = ?name, "stopped before its last passes were done"),
     }
 }
 
-async fn work(name: Name, context: Arc<Context>, shutdown: CancellationToken) {
+/// How long Miners wait until all Pods were listed once. Without that they ask for each, and while nobody answers they have to.
+const FIRST_LIST_OF_PODS: Duration = Duration::from_secs(5);
+
+/// What a controller does. It listens to the views from the moment that this was called.
+fn work(name: Name, context: Arc<Context>, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
     let settings = &context.settings;
+    let (seen, stop) = (context.clone(), shutdown.clone());
     match name {
-        Name::Chain => drive(chains(&context), chain::reconcile, context, shutdown).await,
-        Name::MinerSet => drive(minersets(&context), minerset::reconcile, context, shutdown).await,
-        Name::Miner => drive(miners(&context), miner::reconcile, context, shutdown).await,
-        Name::Namespace => {
-            namespace::run(context.apiserver.clone(), settings.namespace.clone(), context.clock.clone(), shutdown).await
+        Name::Chain => drive(chains(&context), chain::reconcile, context, shutdown).boxed(),
+        Name::MinerSet => {
+            let work = drive(minersets(&context), minerset::reconcile, context, shutdown);
+            async move {
+                if stop.run_until_cancelled(seen.views.miners.ready()).await.is_some() {
+                    work.await;
+                }
+            }
+            .boxed()
         }
-        Name::Garbage => garbage::run(context.apiserver.clone(), settings.garbage.clone(), shutdown).await,
+        Name::Miner => {
+            let work = drive(miners(&context), miner::reconcile, context, shutdown);
+            async move {
+                let listed = tokio::time::timeout(FIRST_LIST_OF_PODS, seen.views.pods.ready());
+                if stop.run_until_cancelled(listed).await.is_some() {
+                    work.await;
+                }
+            }
+            .boxed()
+        }
+        Name::Namespace => {
+            namespace::run(context.apiserver.clone(), settings.namespace.clone(), context.clock.clone(), shutdown)
+                .boxed()
+        }
+        Name::Garbage => garbage::run(context.apiserver.clone(), settings.garbage.clone(), shutdown).boxed(),
         Name::Mirror => match context.mirror.clone() {
             Some(tables) => {
                 let (apiserver, clock) = (context.apiserver.clone(), context.clock.clone());
-                mirror::run(apiserver, tables, settings.mirror.clone(), clock, shutdown).await;
+                mirror::run(apiserver, tables, settings.mirror.clone(), clock, shutdown).boxed()
             }
-            None => shutdown.cancelled().await,
+            None => async move { shutdown.cancelled().await }.boxed(),
         },
+    }
+}
+
+/// Fills the views that these controllers look at.
+async fn follow(wanted: &[Name], context: &Context, shutdown: CancellationToken) {
+    let views = &context.views;
+    let is_wanted = |any: &[Name]| any.iter().any(|name| wanted.contains(name));
+    let apiserver = || context.apiserver.clone();
+    let all = watcher::Config::default;
+    if is_wanted(&[Name::Chain, Name::MinerSet, Name::Miner]) {
+        let pods = async {
+            if is_wanted(&[Name::Miner]) {
+                let labelled = all().labels(names::LABEL_MINERSET_NAME);
+                views.pods.follow(Api::all(context.provider.clone()), labelled, shutdown.clone()).await;
+            }
+        };
+        tokio::join!(
+            views.chains.follow(Api::all(apiserver()), all(), shutdown.clone()),
+            views.sets.follow(Api::all(apiserver()), all(), shutdown.clone()),
+            views.miners.follow(Api::all(apiserver()), all(), shutdown.clone()),
+            pods,
+        );
     }
 }
 
 /// A Chain is looked at when it, its genesis or its keystore changes.
 fn chains(context: &Context) -> Controller<Chain> {
-    let labelled = || watcher::Config::default().labels(names::LABEL_CHAIN_NAME);
-    let miners = Api::<PartialObjectMeta<Miner>>::all(context.apiserver.clone());
+    let views = &context.views;
+    let calls = Calls::new();
+    views.chains.tell_themselves(&calls);
+    views.miners.tell(&calls, |miner: &Miner| owners(miner));
     let keystores = Api::<PartialObjectMeta<ConfigMap>>::all(context.apiserver.clone());
-    let controller = watching(of_every::<Chain>(context), miners, labelled(), owners);
-    watching(controller, keystores, labelled(), owners)
+    let labelled = watcher::Config::default().labels(names::LABEL_CHAIN_NAME);
+    watching(of_every(&views.chains, calls), keystores, labelled, |keystore| owners(&keystore))
 }
 
 /// The objects of kind `K` that own `child`.
-fn owners<K: Resource<DynamicType = ()>>(child: impl Resource) -> Vec<ObjectRef<K>> {
+fn owners<K: Resource<DynamicType = ()>>(child: &impl Resource) -> Vec<ObjectRef<K>> {
     let namespace = child.meta().namespace.as_deref();
     child.owner_references().iter().filter_map(|owner| ObjectRef::from_owner_ref(namespace, owner, ())).collect()
 }
 
+/// How long changes of Miners are collected before their sets are looked at once more. It is also how often a set that changes
+/// all the time says how it is.
+const COLLECTING: Duration = Duration::from_millis(100);
+
 /// A MinerSet is looked at when it or a Miner with its label changes, and when the Chain it waits for appears.
 fn minersets(context: &Context) -> Controller<MinerSet> {
-    let controller = of_every::<MinerSet>(context);
-    let sets = controller.store();
-    let all = watcher::Config::default;
-    let controller = watching(controller, Api::all(context.apiserver.clone()), all(), |miner: Miner| {
+    let views = &context.views;
+    let (calls, members) = (Calls::new(), Calls::new());
+    views.sets.tell_themselves(&calls);
+    views.miners.tell(&members, |miner: &Miner| {
         // By owner and by label: an orphan has only its label, and a Miner that lost its label only its owner.
         let namespace = miner.namespace().unwrap_or_default();
         let owner =
@@ -206,33 +272,36 @@ fn minersets(context: &Context) -> Controller<MinerSet> {
         let set = |name: String| ObjectRef::new(&name).within(&namespace);
         owner.into_iter().chain(label).map(set).collect()
     });
-    watching(controller, Api::all(context.apiserver.clone()), all(), move |chain: Chain| {
+    let sets = views.sets.store();
+    views.chains.tell(&calls, move |chain: &Chain| {
         let (name, going) = (chain.name_any(), chain.metadata.deletion_timestamp.is_some());
         let concerned = |set: &MinerSet| set.spec.template.spec.chain_name == name && (going || misses_its_chain(set));
         sets.state_filter(concerned).iter().map(|set| ObjectRef::from_obj(&**set)).collect()
-    })
+    });
+    of_every(&views.sets, calls).reconcile_on(members.answer(COLLECTING))
 }
 
 /// A Miner is looked at when it, its Pod or its Service changes, and when the Chain it waits for appears.
 fn miners(context: &Context) -> Controller<Miner> {
-    let controller = of_every::<Miner>(context);
-    let miners = controller.store();
-    let labelled = |label| watcher::Config::default().labels(label);
-    let provider = || context.provider.clone();
-    let controller = watching(controller, Api::<Pod>::all(provider()), labelled(names::LABEL_MINERSET_NAME), namesake);
-    let controller = watching(controller, Api::<Service>::all(provider()), labelled(names::LABEL_CHAIN_NAME), namesake);
-    let all = watcher::Config::default();
-    watching(controller, Api::all(context.apiserver.clone()), all, move |chain: Chain| {
+    let views = &context.views;
+    let calls = Calls::new();
+    views.miners.tell_themselves(&calls);
+    views.pods.tell(&calls, |pod: &Pod| namesake(pod));
+    let miners = views.miners.store();
+    views.chains.tell(&calls, move |chain: &Chain| {
         let name = chain.name_any();
         let waits = |miner: &Miner| {
             miner.spec.chain_name == name && miner.status.as_ref().is_none_or(|status| status.pod_ref.is_none())
         };
         miners.state_filter(waits).iter().map(|miner| ObjectRef::from_obj(&**miner)).collect()
-    })
+    });
+    let labelled = watcher::Config::default().labels(names::LABEL_CHAIN_NAME);
+    let services = Api::<Service>::all(context.provider.clone());
+    watching(of_every(&views.miners, calls), services, labelled, |service| namesake(&service))
 }
 
 /// Pods and genesis Services have the name and the namespace of their Miner.
-fn namesake(child: impl Resource) -> Vec<ObjectRef<Miner>> {
+fn namesake(child: &impl Resource) -> Vec<ObjectRef<Miner>> {
     vec![ObjectRef::new(&child.name_any()).within(child.meta().namespace.as_deref().unwrap_or_default())]
 }
 
@@ -258,31 +327,17 @@ where
     controller.watches_stream(changes.touched_objects(), concerned).reconcile_all_on(lists)
 }
 
-/// A controller of every object of a kind, each kept without what no pass looks at.
-fn of_every<K>(context: &Context) -> Controller<K>
+/// A controller of the objects of a view that are called for.
+fn of_every<K>(view: &View<K>, calls: Arc<Calls<K>>) -> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let (objects, writer) = reflector::store();
-    let changes = watcher(Api::<K>::all(context.apiserver.clone()), watched(context)).modify(slim).reflect(writer);
-    Controller::for_stream(changes.applied_objects(), objects)
-}
-
-/// Managed fields are trees of maps, larger in memory than all the rest of an object.
-fn slim<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
+    Controller::for_stream(stream::pending(), view.store()).reconcile_on(calls.answer(Duration::ZERO))
 }
 
 fn misses_its_chain(set: &MinerSet) -> bool {
     conditions::get(set.conditions(), conditions::MINERS_CREATED)
         .is_some_and(|created| created.reason == conditions::REASON_CHAIN_NOT_FOUND)
-}
-
-fn watched(context: &Context) -> watcher::Config {
-    match context.settings.watch_filter.as_str() {
-        "" => watcher::Config::default(),
-        filter => watcher::Config::default().labels(&format!("{}={filter}", names::LABEL_WATCH_FILTER)),
-    }
 }
 
 /// How long a pass may take. The largest makes a batch of Miners in seconds; what takes longer waits for somebody who does
@@ -301,10 +356,14 @@ async fn drive<K, Pass>(
 {
     let guarded = move |object: Arc<K>, context: Arc<Context>| {
         async move {
+            if !context.looks_after(&*object) {
+                return Ok(Action::await_change());
+            }
             let name = full_name(&*object);
             let pass = in_time(LONGEST_PASS, "finish the pass", reconcile(object, context.clone()));
-            let passed = AssertUnwindSafe(pass).catch_unwind().await;
-            let action = passed.unwrap_or_else(|panic| Err(Error::Panicked(said(panic.as_ref()))))?;
+            // In a task of its own, so that passes use all of the machine. It ends with this future.
+            let passed = AbortOnDropHandle::new(tokio::spawn(pass)).await;
+            let action = passed.unwrap_or_else(|broken| Err(Error::Panicked(said(broken))))?;
             context.succeeded(&name);
             Ok(action)
         }
@@ -342,7 +401,8 @@ fn full_name<K: Resource<DynamicType = ()>>(object: &K) -> String {
 }
 
 /// What a panic said.
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+fn said(broken: JoinError) -> String {
+    let Ok(panic) = broken.try_into_panic() else { return "it was cut off".to_owned() };
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
@@ -401,16 +461,14 @@ pub(crate) mod tests {
         let made = chains.create(&PostParams::default(), &serde_json::from_value(chain).unwrap()).await.unwrap();
         assert!(!made.managed_fields().is_empty(), "nothing to leave out");
         let context = Context::new(Settings::default(), client, None, Arc::new(SystemClock));
-        let controller = of_every::<Chain>(&context);
-        let kept = controller.store();
-        let passes = controller.run(
-            |_, _: Arc<()>| async { Ok::<_, Error>(Action::await_change()) },
-            |_, _, _| Action::await_change(),
-            Arc::new(()),
-        );
-        let mut passes = std::pin::pin!(passes);
-        passes.next().await.unwrap().unwrap();
-        let chain = kept.get(&ObjectRef::from_obj(&made)).unwrap();
+        let seen = async {
+            context.views.chains.ready().await;
+            context.views.chains.get(onex_crds::CHAIN_NAMESPACE, "genesis").unwrap()
+        };
+        let chain = tokio::select! {
+            chain = seen => chain,
+            () = follow(&[Name::Chain], &context, CancellationToken::new()) => unreachable!("nobody stopped it"),
+        };
         assert_eq!((chain.managed_fields(), chain.spec.miner_type.as_str()), (&[][..], "S1.SMALL2"));
     }
 
@@ -430,7 +488,8 @@ pub(crate) mod tests {
             }
             Ok(Action::await_change())
         };
-        tokio::spawn(drive(of_every::<Chain>(&context), pass, context, CancellationToken::new()));
+        tokio::spawn(drive(super::chains(&context), pass, context.clone(), CancellationToken::new()));
+        tokio::spawn(async move { follow(&[Name::Chain], &context, CancellationToken::new()).await });
         tokio::time::sleep(LONGEST_PASS / 2).await;
         assert_eq!(PASSES.load(Ordering::Relaxed), 1);
         tokio::time::sleep(LONGEST_PASS).await;

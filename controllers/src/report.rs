@@ -19,14 +19,26 @@ use crate::error::{Error, Result, is_gone};
 pub(crate) async fn status<K>(api: &Api<K>, object: &K, status: &K::Status) -> Result<bool>
 where
     K: Resource + HasStatus + Clone + std::fmt::Debug + DeserializeOwned,
-    K::Status: Serialize,
+    K::Status: Serialize + PartialEq,
 {
+    written(api, object, status).await.map(|written| written.is_some())
+}
+
+/// The same, and answers the object if it was written.
+pub(crate) async fn written<K>(api: &Api<K>, object: &K, status: &K::Status) -> Result<Option<K>>
+where
+    K: Resource + HasStatus + Clone + std::fmt::Debug + DeserializeOwned,
+    K::Status: Serialize + PartialEq,
+{
+    if object.status() == Some(status) {
+        return Ok(None);
+    }
     let (old, new) = (plain(&object.status()), plain(status));
-    let Some(change) = difference(&old, &new) else { return Ok(false) };
+    let Some(change) = difference(&old, &new) else { return Ok(None) };
     let patch = json!({"metadata": {"resourceVersion": object.resource_version()}, "status": change});
     match api.patch_status(&object.name_any(), &params(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(true),
-        Err(gone) if is_gone(&gone) => Ok(false), // nobody is left to read it
+        Ok(object) => Ok(Some(object)),
+        Err(gone) if is_gone(&gone) => Ok(None), // nobody is left to read it
         Err(error) => Err(Error::doing("write the status")(error)),
     }
 }

@@ -19,9 +19,9 @@ pub struct Settings {
     /// The types a Miner can have: what it gets of the machine, and how hard its blocks are. Default: S1.SMALL1 (50m,
     /// 128Mi, difficulty 7), S1.SMALL2 (100m, 256Mi, 5), M1.MEDIUM1 (150m, 512Mi, 3), M1.MEDIUM2 (250m, 1Gi, 1).
     pub types: BTreeMap<String, MinerType>,
-    /// How many Miners of one set are created or deleted in one pass. Default 30.
+    /// How many Miners of one set are created or deleted in one pass. Default 500.
     pub batch: usize,
-    /// How many objects of one kind are worked on at the same time. Default 16.
+    /// How many objects of one kind are worked on at the same time. Default 64.
     pub workers: u16,
     /// Seconds after which an object is looked at again although nothing changed; 0 never does that. Default 36000 (10
     /// hours).
@@ -71,8 +71,8 @@ impl Default for Settings {
             types: types
                 .map(|(name, cpu, memory, difficulty)| (name.to_owned(), MinerType::new(cpu, memory, difficulty)))
                 .into(),
-            batch: 30,
-            workers: 16,
+            batch: 500,
+            workers: 64,
             resync_seconds: 36_000,
             service_domain: "svc.onexstack.com".to_owned(),
             node: String::new(),

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::context::{Context, News};
 use crate::error::{Error, Result, in_time, is_gone};
 use crate::report::{self, missing, params, plain};
-use crate::{Settings, is_paused, namespace};
+use crate::{MinerType, Settings, is_paused, namespace};
 
 /// How often a Miner is looked at that waits for something that may not announce itself.
 const IMPATIENCE: Duration = Duration::from_secs(15);
@@ -81,6 +81,9 @@ enum Step {
     Release,
 }
 
+/// How soon a Miner is told of whose Pod has just been made or deleted, unless more happens before.
+const SOON: Duration = Duration::from_millis(100);
+
 /// How long the name of a Pod that is gone stays free. Conditions know whole seconds, so it is half of this at least.
 const ABSENCE: Duration = Duration::from_secs(2);
 
@@ -113,6 +116,7 @@ pub(crate) async fn reconcile(miner: Arc<Miner>, context: Arc<Context>) -> Resul
     if is_paused(&*miner) {
         return Ok(Action::await_change());
     }
+    let miner = context.views.miners.freshest(miner);
     let mut seen = Seen::default();
     let looked = in_time(LONGEST_ANSWER, "see what there is of the Miner", observe(&miner, &mut seen, &context)).await;
     match looked {
@@ -125,10 +129,14 @@ pub(crate) async fn reconcile(miner: Arc<Miner>, context: Arc<Context>) -> Resul
     if outcome.released {
         return Ok(Action::await_change());
     }
+    if outcome.error.is_none() && seen.trouble.is_none() && changes_soon(&plan, is_deleting(&*miner)) {
+        return Ok(Action::requeue(SOON));
+    }
     outcome.error = outcome.error.or(seen.trouble);
     let sight = sight(&plan, &outcome);
     let status = phase::status(&outcome.miner, &sight, outcome.error.is_none(), &context.settings, now);
-    let reported = report::status(&miners(&miner, &context)?, &outcome.miner, &status).await;
+    let reported = report::written(&miners(&miner, &context)?, &outcome.miner, &status).await;
+    let reported = reported.map(|written| written.map(|miner| context.views.miners.wrote_own(miner)).is_some());
     if let (Ok(true), Some(pod), false) = (&reported, &status.pod_ref, had_pod(&outcome.miner)) {
         let note = format!("found pod {}", pod.name.as_deref().unwrap_or_default());
         let news = News::normal("SuccessfulSetPodRef", note).about(pod.clone());
@@ -140,11 +148,28 @@ pub(crate) async fn reconcile(miner: Arc<Miner>, context: Arc<Context>) -> Resul
     }
 }
 
+/// Whether what was just done is about to show, so that telling of it can wait: it would be told of twice within a moment.
+fn changes_soon(plan: &Plan, deleting: bool) -> bool {
+    let shows = |step: &Step| match step {
+        Step::CreatePod(_) => true,
+        // A Pod that makes room for another one is told of, so that its end is no loss.
+        Step::DeletePod => deleting,
+        _ => false,
+    };
+    plan.failure.is_none() && plan.steps.iter().any(shows)
+}
+
 async fn observe(miner: &Miner, seen: &mut Seen, context: &Context) -> Result<()> {
-    seen.pod = pods(miner, context)?.get_opt(&miner.name_any()).await.map_err(Error::doing("look for the Pod"))?;
+    let name = miner.name_any();
+    seen.pod = context.views.pods.get(namespace(miner)?, &name).map(|pod| (*pod).clone());
+    // That it is not seen does not say that it is not there. Only a new Miner tries its luck: a Pod of that name would collide.
+    let is_new = miner.status.as_ref().is_none_or(|status| status.conditions.is_empty());
+    if seen.pod.is_none() && (is_deleting(miner) || !is_new) {
+        let pod = pods(miner, context)?.get_opt(&name).await.map_err(Error::doing("look for the Pod"))?;
+        seen.pod = pod.map(|pod| (*context.views.pods.wrote(pod)).clone());
+    }
     if seen.pod.is_none() && !is_deleting(miner) {
-        let chains: Api<Chain> = Api::namespaced(context.apiserver.clone(), CHAIN_NAMESPACE);
-        seen.chain = chains.get_opt(&miner.spec.chain_name).await.map_err(Error::doing("look for the Chain"))?;
+        seen.chain = context.chain(&miner.spec.chain_name).await?.map(|chain| (*chain).clone());
     }
     if let Some(chain) = miner.genesis_of() {
         seen.service =
@@ -265,15 +290,20 @@ fn mark(miner: &Miner, settings: &Settings) -> Option<Value> {
         mark["resourceVersion"] = json!(miner.resource_version());
     }
     if let Some(miner_type) = settings.types.get(&miner.spec.miner_type) {
-        let wanted = BTreeMap::from([
-            (names::ANNOTATION_CPU.to_owned(), miner_type.cpu.clone()),
-            (names::ANNOTATION_MEMORY.to_owned(), miner_type.memory.clone()),
-        ]);
+        let wanted: BTreeMap<String, String> = share(miner_type).into();
         if wanted.iter().any(|(key, value)| miner.annotations().get(key) != Some(value)) {
             mark["annotations"] = json!(wanted);
         }
     }
     mark.as_object().is_some_and(|mark| !mark.is_empty()).then_some(mark)
+}
+
+/// What a type gets its Miners, as annotations.
+pub(crate) fn share(miner_type: &MinerType) -> [(String, String); 2] {
+    [
+        (names::ANNOTATION_CPU.to_owned(), miner_type.cpu.clone()),
+        (names::ANNOTATION_MEMORY.to_owned(), miner_type.memory.clone()),
+    ]
 }
 
 /// Whether the Miner's own Pod is to make room for another one, or is doing so.
@@ -381,20 +411,20 @@ async fn take(step: &Step, outcome: &mut Outcome, context: &Context) -> Result<(
     match step {
         Step::Mark(metadata) => {
             let patch = Patch::Merge(json!({"metadata": metadata}));
-            outcome.miner = miners(&miner, context)?
-                .patch(&name, &params(), &patch)
-                .await
-                .map_err(Error::changing("mark the Miner"))?;
+            let marked = miners(&miner, context)?.patch(&name, &params(), &patch).await;
+            let marked = marked.map_err(Error::changing("mark the Miner"))?;
+            outcome.miner = (*context.views.miners.wrote_own(marked)).clone();
         }
         Step::CreatePod(pod) => {
             let created = create_pod(&miner, pod, context).await?;
             let news = News::normal("SuccessfulCreate", format!("created pod {}", phase::named(&created)));
             context.tell(&miner.object_ref(&()), &news.about(created.object_ref(&()))).await;
-            outcome.pod = Some(created);
+            outcome.pod = Some((*context.views.pods.wrote(created)).clone());
         }
         Step::ChangePod(patch) => {
             let patched = pods(&miner, context)?.patch(&name, &params(), &Patch::Merge(patch)).await;
-            outcome.pod = Some(patched.map_err(Error::changing("change the Pod"))?);
+            let patched = patched.map_err(Error::changing("change the Pod"))?;
+            outcome.pod = Some((*context.views.pods.wrote(patched)).clone());
         }
         Step::DeletePod => in_time(LONGEST_ANSWER, "delete the Pod", delete_pod(&miner, outcome, context)).await?,
         Step::CreateService(service) => {
@@ -438,13 +468,18 @@ async fn create_pod(miner: &Miner, pod: &Pod, context: &Context) -> Result<Pod> 
 }
 
 async fn delete_pod(miner: &Miner, outcome: &mut Outcome, context: &Context) -> Result<()> {
-    let uid = outcome.pod.as_ref().and_then(ResourceExt::uid);
+    let before = outcome.pod.clone();
+    let uid = before.as_ref().and_then(ResourceExt::uid);
     // By uid, so that a Pod that took the name meanwhile is not the one that goes.
-    match pods(miner, context)?.delete(&miner.name_any(), &only(uid)).await {
-        Ok(answer) => outcome.pod = answer.left().filter(is_deleting),
-        Err(error) if is_gone(&error) => outcome.pod = None,
+    let left = match pods(miner, context)?.delete(&miner.name_any(), &only(uid)).await {
+        Ok(answer) => answer.left().filter(is_deleting),
+        Err(error) if is_gone(&error) => None,
         Err(error) => return Err(Error::doing("delete the Pod")(error)),
+    };
+    if let (None, Some(before)) = (&left, &before) {
+        context.views.pods.is_gone(before);
     }
+    outcome.pod = left.map(|left| (*context.views.pods.wrote(left)).clone());
     Ok(())
 }
 

@@ -167,6 +167,12 @@ pub(crate) fn made_from(spec: &MinerSpec) -> String {
     format!("{}/{}/{}", spec.chain_name, spec.miner_type, spec.restart_policy)
 }
 
+/// Whether Miners of these two specs would make the same Pod; [`made_from`] without writing it down.
+pub(crate) fn is_made_from_the_same(one: &MinerSpec, other: &MinerSpec) -> bool {
+    (&one.chain_name, &one.miner_type, &one.restart_policy)
+        == (&other.chain_name, &other.miner_type, &other.restart_policy)
+}
+
 /// Whether the Pod is the Miner's: it names it as its owner or, owned by nobody, in its annotations.
 pub(crate) fn belongs(pod: &Pod, miner: &Miner) -> bool {
     match pod.owner_references().iter().find(|owner| owner.controller == Some(true)) {

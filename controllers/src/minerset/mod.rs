@@ -4,7 +4,7 @@ pub(crate) mod plan;
 mod rank;
 mod report;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use kube::core::SelectorExt;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use onex_crds::conditions::{self, OWNER_REMEDIATED};
-use onex_crds::{CHAIN_NAMESPACE, Chain, Condition, Miner, MinerSet};
+use onex_crds::{Condition, Miner, MinerSet};
 use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::context::{Context, News};
+use crate::context::{Context, News, members_of};
 use crate::error::{Error, Result, is_gone, is_taken, words};
 use crate::report::params;
 use crate::{is_paused, may_adopt, namespace};
@@ -27,13 +28,15 @@ use plan::{Plan, Seen};
 /// How often a set that is not complete is looked at, besides when something changes.
 const IMPATIENCE: Duration = Duration::from_secs(15);
 /// How many Miners are written at the same time for one set.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 64;
+/// How many Miners are created before it is known whether any can be. Twice as many follow each time that all could.
+const FIRST_FEW: usize = 8;
 
 /// What came of a plan.
 #[derive(Debug, Default)]
 struct Outcome {
-    /// The Miners of the set, as the apiserver last answered.
-    miners: Vec<Miner>,
+    /// The Miners of the set by name, as the apiserver last answered.
+    miners: BTreeMap<String, Arc<Miner>>,
     /// Why Miners could not be created, if so.
     not_created: Option<String>,
     /// The first thing that went wrong; the pass is tried again.
@@ -42,7 +45,7 @@ struct Outcome {
 
 /// One pass over one MinerSet, and a word to people when it failed.
 pub(crate) async fn reconcile(set: Arc<MinerSet>, context: Arc<Context>) -> Result<Action> {
-    let set = admitted((*set).clone());
+    let set = admitted((*context.views.sets.freshest(set)).clone());
     let passed = pass(&set, &context).await;
     // A stale view is nobody's business: the next pass will see.
     if let Err(error) = &passed
@@ -67,40 +70,63 @@ async fn pass(set: &MinerSet, context: &Context) -> Result<Action> {
     let now = context.clock.now();
     if plan::is_deleting(set) {
         // The Miners go by their owner references; what is left to do is to say so.
-        let outcome = Outcome { miners: plan::claim(set, &seen.miners).0, ..Outcome::default() };
-        let status = report::status(set, seen.chain, &outcome, now);
-        crate::report::status(&api(set, context)?, set, &status).await?;
+        let outcome = Outcome::of(plan::claim(set, &seen.miners).0);
+        report(set, &report::status(set, &seen, &outcome, now), context).await?;
         return Ok(Action::await_change());
     }
     let plan = plan::plan(set, &seen, context.settings.batch.max(1), now);
     let set = mark(set, plan.mark.as_ref(), context).await?;
     let outcome = act(&set, &plan, &seen, context).await?;
-    let status = report::status(&set, seen.chain, &outcome, now);
-    crate::report::status(&api(&set, context)?, &set, &status).await?;
+    let status = report::status(&set, &seen, &outcome, now);
+    warn_of_type(&set, &seen, context).await;
+    report(&set, &status, context).await?;
     match outcome.error {
         Some(error) => Err(error),
         None if plan.more => Ok(Action::requeue(Duration::ZERO)),
-        None => Ok(context.settings.next_look(report::next_look(&set, &status, &outcome.miners, now))),
+        None => Ok(context.settings.next_look(report::next_look(&set, &status, &outcome, now))),
     }
 }
 
 async fn observe(set: &MinerSet, context: &Context) -> Result<Seen> {
-    let chains: Api<Chain> = Api::namespaced(context.apiserver.clone(), CHAIN_NAMESPACE);
-    let chain = chains.get_opt(&set.spec.template.spec.chain_name).await.map_err(Error::doing("look for the Chain"))?;
-    let selector = set.selector_text();
-    if selector.is_empty() {
-        // An empty selector would select the Miners of everybody.
-        return Ok(Seen { chain: chain.is_some(), miners: Vec::new() });
+    let spec = &set.spec.template.spec;
+    let chain = context.chain(&spec.chain_name).await?.is_some();
+    let share = context.settings.types.get(&spec.miner_type).cloned();
+    Ok(Seen { chain, share, miners: members(set, context).await? })
+}
+
+/// The Miners that the set selects, which is always by its name.
+async fn members(set: &MinerSet, context: &Context) -> Result<Vec<Arc<Miner>>> {
+    let views = &context.views;
+    if views.miners.is_ready() {
+        return Ok(views.miners.group(&members_of(namespace(set)?, &set.name_any())));
     }
-    let listed = miners(set, context)?.list(&ListParams::default().labels(&selector)).await;
-    Ok(Seen { chain: chain.is_some(), miners: listed.map_err(Error::doing("list the Miners of the set"))?.items })
+    let parameters = ListParams::default().labels(&set.selector_text());
+    let listed = miners(set, context)?.list(&parameters).await.map_err(Error::doing("list the Miners of the set"))?;
+    Ok(listed.items.into_iter().map(Arc::new).collect())
 }
 
 async fn mark(set: &MinerSet, mark: Option<&Value>, context: &Context) -> Result<MinerSet> {
     let Some(mark) = mark else { return Ok(set.clone()) };
     let patch = Patch::Merge(json!({"metadata": mark}));
     let marked = api(set, context)?.patch(&set.name_any(), &params(), &patch).await;
-    marked.map(admitted).map_err(Error::changing("mark the MinerSet"))
+    let marked = marked.map_err(Error::changing("mark the MinerSet"))?;
+    Ok(admitted((*context.views.sets.wrote_own(marked)).clone()))
+}
+
+async fn report(set: &MinerSet, status: &onex_crds::MinerSetStatus, context: &Context) -> Result<()> {
+    if let Some(written) = crate::report::written(&api(set, context)?, set, status).await? {
+        context.views.sets.wrote_own(written);
+    }
+    Ok(())
+}
+
+/// Told once: the status remembers it.
+async fn warn_of_type(set: &MinerSet, seen: &Seen, context: &Context) {
+    let told = set.status.as_ref().and_then(|status| status.failure_message.as_ref());
+    let message = report::unknown_type(set);
+    if seen.share.is_none() && told != Some(&message) {
+        context.tell(&set.object_ref(&()), &News::warning("MinerTypeUnsupported", message)).await;
+    }
 }
 
 async fn act(set: &MinerSet, plan: &Plan, seen: &Seen, context: &Context) -> Result<Outcome> {
@@ -109,43 +135,37 @@ async fn act(set: &MinerSet, plan: &Plan, seen: &Seen, context: &Context) -> Res
     }
     let api = miners(set, context)?;
     let me = set.object_ref(&());
-    let (claimed, _) = plan::claim(set, &seen.miners);
-    let mut outcome = Outcome { miners: claimed, ..Outcome::default() };
+    let mut outcome = Outcome::of(plan::claim(set, &seen.miners).0);
     change(&api, &me, plan, &mut outcome, context).await;
     delete(&api, &me, plan, &mut outcome, context).await;
-    create(&api, &me, set, plan, &mut outcome, context).await;
+    create(&api, &me, set, seen, plan, &mut outcome, context).await;
     Ok(outcome)
 }
 
 async fn change(api: &Api<Miner>, me: &ObjectReference, plan: &Plan, outcome: &mut Outcome, context: &Context) {
-    let answers = stream::iter(plan.change.clone())
-        .map(|(name, patch)| async move {
+    let answers = plan.change.clone().into_iter().map(|(name, patch)| {
+        let api = api.clone();
+        aside(async move {
             let answer = api.patch(&name, &params(), &Patch::Merge(patch)).await;
             (name, answer)
         })
-        .buffer_unordered(AT_ONCE)
-        .collect::<Vec<_>>();
-    for (name, answer) in answers.await {
+    });
+    for (name, answer) in stream::iter(answers).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
         let adopted = plan.adopt.contains(&name);
         match answer {
             Ok(miner) => {
                 if adopted {
-                    context
-                        .tell(
-                            me,
-                            &News::normal("SuccessfulAdopt", format!("adopted miner {name}"))
-                                .about(miner.object_ref(&())),
-                        )
-                        .await;
+                    let news = News::normal("SuccessfulAdopt", format!("adopted miner {name}"));
+                    context.tell(me, &news.about(miner.object_ref(&()))).await;
                 }
-                outcome.saw(miner);
+                outcome.saw(context.views.miners.wrote(miner));
             }
-            Err(error) if is_gone(&error) => outcome.miners.retain(|miner| miner.name_any() != name),
+            Err(error) if is_gone(&error) => outcome.lost(&name, context),
             Err(error) => {
                 let why = format!("could not adopt miner {name}: {}", words(&error));
                 let error = Error::doing("change a Miner")(error);
                 if adopted {
-                    outcome.miners.retain(|miner| miner.name_any() != name);
+                    outcome.miners.remove(&name);
                     // That somebody else was faster is nobody's business.
                     if !error.is_stale() {
                         context.tell(me, &News::warning("FailedAdopt", why)).await;
@@ -158,38 +178,33 @@ async fn change(api: &Api<Miner>, me: &ObjectReference, plan: &Plan, outcome: &m
 }
 
 async fn delete(api: &Api<Miner>, me: &ObjectReference, plan: &Plan, outcome: &mut Outcome, context: &Context) {
-    let uids: Vec<(String, Option<String>)> = outcome
-        .miners
-        .iter()
-        .filter(|miner| plan.delete.contains(&miner.name_any()))
-        .map(|miner| (miner.name_any(), miner.uid()))
-        .collect();
-    let answers = stream::iter(uids)
-        .map(|(name, uid)| async move {
+    let there = plan.delete.iter().filter_map(|name| outcome.miners.get(name));
+    let uids: Vec<(String, Option<String>)> = there.map(|miner| (miner.name_any(), miner.uid())).collect();
+    let answers = uids.into_iter().map(|(name, uid)| {
+        let api = api.clone();
+        aside(async move {
             // By uid, so that a Miner that took the name meanwhile is not the one that goes.
             let only = Preconditions { uid, resource_version: None };
-            let answer =
-                api.delete(&name, &DeleteParams { preconditions: Some(only), ..DeleteParams::default() }).await;
+            let parameters = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
+            let answer = api.delete(&name, &parameters).await;
             (name, answer)
         })
-        .buffer_unordered(AT_ONCE)
-        .collect::<Vec<_>>();
-    for (name, answer) in answers.await {
+    });
+    for (name, answer) in stream::iter(answers).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
         match answer {
             Ok(either) => {
-                context
-                    .tell(
-                        me,
-                        &News::normal("SuccessfulDelete", format!("deleted miner {name}")).about(reference(me, &name)),
-                    )
-                    .await;
-                match either.left() {
-                    Some(miner) if plan.remediate.contains(&name) => outcome.saw(remediated(api, miner, context).await),
-                    Some(miner) if plan::is_deleting(&miner) => outcome.saw(miner),
-                    _ => outcome.miners.retain(|miner| miner.name_any() != name),
+                let news = News::normal("SuccessfulDelete", format!("deleted miner {name}"));
+                context.tell(me, &news.about(reference(me, &name))).await;
+                match either.left().filter(plan::is_deleting) {
+                    Some(miner) => {
+                        let remediated = plan.remediate.contains(&name);
+                        let miner = if remediated { remediated_by(api, miner, context).await } else { miner };
+                        outcome.saw(context.views.miners.wrote(miner));
+                    }
+                    None => outcome.lost(&name, context),
                 }
             }
-            Err(error) if is_gone(&error) => outcome.miners.retain(|miner| miner.name_any() != name),
+            Err(error) if is_gone(&error) => outcome.lost(&name, context),
             Err(error) => {
                 let why = format!("could not delete miner {name}: {}", words(&error));
                 let error = Error::doing("delete a Miner")(error);
@@ -203,55 +218,60 @@ async fn delete(api: &Api<Miner>, me: &ObjectReference, plan: &Plan, outcome: &m
 }
 
 /// Tells the health check that its wish was fulfilled. If that cannot be written, the Miner goes all the same.
-async fn remediated(api: &Api<Miner>, mut miner: Miner, context: &Context) -> Miner {
+async fn remediated_by(api: &Api<Miner>, miner: Miner, context: &Context) -> Miner {
     let mut status = miner.status.clone().unwrap_or_default();
     conditions::set(&mut status.conditions, Condition::yes(OWNER_REMEDIATED), context.clock.now());
-    if let Err(error) = crate::report::status(api, &miner, &status).await {
-        tracing::debug!(miner = miner.name_any(), error = error.story(), "could not mark a remediated miner");
+    match crate::report::written(api, &miner, &status).await {
+        Ok(written) => written.unwrap_or(miner),
+        Err(error) => {
+            tracing::debug!(miner = miner.name_any(), error = error.story(), "could not mark a remediated miner");
+            miner
+        }
     }
-    miner.status = Some(status);
-    miner
 }
 
 async fn create(
     api: &Api<Miner>,
     me: &ObjectReference,
     set: &MinerSet,
+    seen: &Seen,
     plan: &Plan,
     outcome: &mut Outcome,
     context: &Context,
 ) {
-    let answers = stream::iter(plan.create.clone())
-        .map(|slot| create_one(api, plan::child(set, slot)))
+    let child = |slot: usize| plan::child(set, slot, seen.share.as_ref());
+    let (mut spare, mut wanted, mut together) = (plan.spare.iter(), &plan.create[..], FIRST_FEW);
+    // What is refused is refused to all: a quota that is used up is not asked hundreds of times.
+    let mut refused = false;
+    while !wanted.is_empty() && !refused {
+        let (few, rest) = wanted.split_at(together.min(wanted.len()));
+        (wanted, together) = (rest, together * 2);
+        let children: Vec<Miner> = few.iter().map(|slot| child(*slot)).collect();
+        let answers = children.into_iter().map(|child| aside(create_one(api.clone(), child)));
         // In order, so that of several failures the same is told every time: the status stays as it is.
-        .buffered(AT_ONCE)
-        .collect::<VecDeque<_>>();
-    let mut spare = plan.spare.iter();
-    let mut answers = answers.await;
-    while let Some(answer) = answers.pop_front() {
-        match answer {
-            Ok(Created::Made(miner)) => {
-                let news = News::normal("SuccessfulCreate", format!("created miner {}", miner.name_any()));
-                context.tell(me, &news.about(miner.object_ref(&()))).await;
-                outcome.saw(*miner);
-            }
-            Ok(Created::There(miner))
-                if plan::claim(set, std::slice::from_ref(&*miner)).0.len() == 1 && is_selected(set, &miner) =>
-            {
-                outcome.saw(*miner)
-            }
-            // The selector cannot see who holds the name, so the plan could not know.
-            Ok(Created::There(_)) => match spare.next() {
-                Some(slot) => answers.push_back(create_one(api, plan::child(set, *slot)).await),
-                None => outcome.failed(Error::Stale { doing: "find a free name for a Miner" }),
-            },
-            Err((name, error)) => {
-                let why = format!("could not create miner {name}: {}", words(&error));
-                let error = Error::doing("create a Miner")(error);
-                if !error.is_stale() {
-                    outcome.not_created.get_or_insert(why);
+        let mut answers = stream::iter(answers).buffered(AT_ONCE).collect::<VecDeque<_>>().await;
+        while let Some(answer) = answers.pop_front() {
+            match answer {
+                Ok(Created::Made(miner)) => {
+                    let news = News::normal("SuccessfulCreate", format!("created miner {}", miner.name_any()));
+                    context.tell(me, &news.about(miner.object_ref(&()))).await;
+                    outcome.saw(context.views.miners.wrote(*miner));
                 }
-                outcome.failed(error);
+                Ok(Created::There(miner)) if is_of(set, &miner) => outcome.saw(context.views.miners.wrote(*miner)),
+                // The selector cannot see who holds the name, so the plan could not know.
+                Ok(Created::There(_)) => match spare.next() {
+                    Some(slot) => answers.push_back(create_one(api.clone(), child(*slot)).await),
+                    None => outcome.failed(Error::Stale { doing: "find a free name for a Miner" }),
+                },
+                Err((name, error)) => {
+                    let why = format!("could not create miner {name}: {}", words(&error));
+                    let error = Error::doing("create a Miner")(error);
+                    refused = true;
+                    if !error.is_stale() {
+                        outcome.not_created.get_or_insert(why);
+                    }
+                    outcome.failed(error);
+                }
             }
         }
     }
@@ -268,7 +288,7 @@ enum Created {
     There(Box<Miner>),
 }
 
-async fn create_one(api: &Api<Miner>, child: Miner) -> Result<Created, (String, kube::Error)> {
+async fn create_one(api: Api<Miner>, child: Miner) -> Result<Created, (String, kube::Error)> {
     let name = child.name_any();
     let post = PostParams { field_manager: params().field_manager, ..PostParams::default() };
     match api.create(&post, &child).await {
@@ -282,8 +302,18 @@ async fn create_one(api: &Api<Miner>, child: Miner) -> Result<Created, (String, 
     }
 }
 
-fn is_selected(set: &MinerSet, miner: &Miner) -> bool {
-    kube::core::Selector::try_from(set.spec.selector.clone()).is_ok_and(|selector| selector.matches(miner.labels()))
+/// Does `work` in a task of its own, so that many of them use all of the machine. It ends with this future.
+async fn aside<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match AbortOnDropHandle::new(tokio::spawn(work)).await {
+        Ok(done) => done,
+        Err(broken) => std::panic::resume_unwind(broken.into_panic()),
+    }
+}
+
+fn is_of(set: &MinerSet, miner: &Miner) -> bool {
+    let selected = kube::core::Selector::try_from(set.spec.selector.clone())
+        .is_ok_and(|selector| selector.matches(miner.labels()));
+    selected && plan::claim(set, &[Arc::new(miner.clone())]).0.len() == 1
 }
 
 /// A Miner of the set, by name alone.
@@ -298,11 +328,25 @@ fn reference(set: &ObjectReference, name: &str) -> ObjectReference {
 }
 
 impl Outcome {
+    /// Nothing has come of anything yet, and these are the Miners.
+    fn of(miners: Vec<Arc<Miner>>) -> Self {
+        let miners = miners.into_iter().map(|miner| (miner.name_any(), miner)).collect();
+        Self { miners, ..Self::default() }
+    }
+
+    fn miners(&self) -> impl Iterator<Item = &Miner> {
+        self.miners.values().map(|miner| &**miner)
+    }
+
     /// Takes in what the apiserver answered about one Miner.
-    fn saw(&mut self, miner: Miner) {
-        match self.miners.iter_mut().find(|there| there.name_any() == miner.name_any()) {
-            Some(there) => *there = miner,
-            None => self.miners.push(miner),
+    fn saw(&mut self, miner: Arc<Miner>) {
+        self.miners.insert(miner.name_any(), miner);
+    }
+
+    /// Takes in that the Miner of this name is gone.
+    fn lost(&mut self, name: &str, context: &Context) {
+        if let Some(miner) = self.miners.remove(name) {
+            context.views.miners.is_gone(&miner);
         }
     }
 
@@ -361,7 +405,7 @@ pub(crate) mod tests {
         let (client, _stop) = crate::tests::a_platform().await;
         let sets = Api::<MinerSet>::namespaced(client.clone(), "user-admin");
         let miners = Api::<Miner>::namespaced(client.clone(), "user-admin");
-        let mut orphan = plan::child(&minerset(1), 0);
+        let mut orphan = plan::child(&minerset(1), 0, None);
         orphan.metadata.owner_references = None;
         miners.create(&Default::default(), &orphan).await.unwrap();
         let context = Arc::new(Context::new(Default::default(), client, None, Arc::new(SystemClock)));
@@ -383,16 +427,16 @@ pub(crate) mod tests {
     async fn that_somebody_else_was_faster_to_adopt_is_nothing_to_warn_of() {
         let (client, _stop) = crate::tests::a_platform().await;
         let miners = Api::<Miner>::namespaced(client.clone(), "user-admin");
-        let orphan = miners.create(&Default::default(), &plan::child(&minerset(1), 0)).await.unwrap();
+        let orphan = miners.create(&Default::default(), &plan::child(&minerset(1), 0, None)).await.unwrap();
         miners.patch("a-0", &params(), &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}))).await.unwrap();
         let patch = json!({"metadata": {"resourceVersion": orphan.resource_version(), "labels": {"a": "c"}}});
         let adopt = ["a-0".to_owned()];
         let plan = Plan { change: vec![("a-0".to_owned(), patch)], adopt: adopt.into(), ..Plan::default() };
         let context = Context::new(Default::default(), client.clone(), None, Arc::new(SystemClock));
-        let mut outcome = Outcome { miners: vec![orphan], ..Outcome::default() };
+        let mut outcome = Outcome::of(vec![Arc::new(orphan)]);
         change(&miners, &minerset(1).object_ref(&()), &plan, &mut outcome, &context).await;
         assert!(outcome.error.unwrap().is_stale());
-        assert_eq!(outcome.miners, [], "it counts as ours");
+        assert!(outcome.miners.is_empty(), "it counts as ours");
         let events = Api::<Event>::namespaced(client, "user-admin").list(&Default::default()).await.unwrap();
         assert_eq!(events.items, []);
     }

@@ -1,6 +1,7 @@
 //! What is to be done so that a set has the Miners it should have. Pure: what was seen goes in, what to do comes out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -11,6 +12,7 @@ use onex_crds::{Miner, MinerSet, names};
 use serde_json::{Map, Value, json};
 
 use super::rank;
+use crate::MinerType;
 use crate::report::{difference, missing, plain};
 
 /// What there is of a set.
@@ -18,8 +20,10 @@ use crate::report::{difference, missing, plain};
 pub(crate) struct Seen {
     /// Whether the Chain that the Miners should join is there.
     pub chain: bool,
+    /// What Miners of the template's type get; nothing when the type is in no table.
+    pub share: Option<MinerType>,
     /// The Miners that the selector finds, whoever controls them.
-    pub miners: Vec<Miner>,
+    pub miners: Vec<Arc<Miner>>,
 }
 
 /// What is to be done.
@@ -50,10 +54,12 @@ const SPARE: usize = 64;
 pub(crate) fn plan(set: &MinerSet, seen: &Seen, batch: usize, now: Timestamp) -> Plan {
     let (claimed, adopt) = claim(set, &seen.miners);
     let remediate = remediate(&claimed);
-    let mut plan = Plan { mark: mark(set), change: changes(set, &claimed, &adopt), adopt, ..Plan::default() };
+    let change = changes(set, &claimed, &adopt, seen.share.is_some());
+    let mut plan = Plan { mark: mark(set), change, adopt, ..Plan::default() };
     let wanted = usize::try_from(set.replicas()).unwrap_or_default();
     if claimed.len() < wanted {
-        if seen.chain && !set.annotations().contains_key(names::ANNOTATION_DISABLE_MINER_CREATE) {
+        if seen.chain && seen.share.is_some() && !set.annotations().contains_key(names::ANNOTATION_DISABLE_MINER_CREATE)
+        {
             let missing = wanted - claimed.len();
             (plan.create, plan.spare) = slots(set, &seen.miners, missing.min(batch));
             plan.more = missing > batch;
@@ -71,13 +77,13 @@ pub(crate) fn plan(set: &MinerSet, seen: &Seen, batch: usize, now: Timestamp) ->
 }
 
 /// The Miners of the set: those it controls, and those nobody controls, which are to be adopted. Others' are left alone.
-pub(crate) fn claim(set: &MinerSet, miners: &[Miner]) -> (Vec<Miner>, BTreeSet<String>) {
+pub(crate) fn claim(set: &MinerSet, miners: &[Arc<Miner>]) -> (Vec<Arc<Miner>>, BTreeSet<String>) {
     let mut claimed = Vec::new();
     let mut adopt = BTreeSet::new();
     for miner in miners {
         match miner.controller() {
             Some(owner) if Some(&owner.uid) == set.metadata.uid.as_ref() => claimed.push(miner.clone()),
-            None if !is_deleting(miner) => {
+            None if !is_deleting(&**miner) => {
                 adopt.insert(miner.name_any());
                 claimed.push(miner.clone());
             }
@@ -88,14 +94,17 @@ pub(crate) fn claim(set: &MinerSet, miners: &[Miner]) -> (Vec<Miner>, BTreeSet<S
 }
 
 /// The Miner for one slot of the set.
-pub(crate) fn child(set: &MinerSet, slot: usize) -> Miner {
+pub(crate) fn child(set: &MinerSet, slot: usize, share: Option<&MinerType>) -> Miner {
     let template = &set.spec.template;
+    // With what its controller would write on it first, so that it does not have to.
+    let mut annotations = template.metadata.annotations.clone();
+    annotations.extend(share.into_iter().flat_map(crate::miner::share));
     Miner {
         metadata: ObjectMeta {
             name: Some(child_name(set, slot)),
             namespace: set.namespace(),
             labels: Some(labels(set)),
-            annotations: (!template.metadata.annotations.is_empty()).then(|| template.metadata.annotations.clone()),
+            annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
             owner_references: owner(set).map(|owner| vec![owner]),
             finalizers: Some(vec![names::FINALIZER_MINER.to_owned()]),
             ..ObjectMeta::default()
@@ -123,10 +132,19 @@ fn child_name(set: &MinerSet, slot: usize) -> String {
 }
 
 /// The smallest free slots: as many as needed, and at least as many again to fall back on.
-fn slots(set: &MinerSet, miners: &[Miner], needed: usize) -> (Vec<usize>, Vec<usize>) {
-    let taken: BTreeSet<String> = miners.iter().map(ResourceExt::name_any).collect();
-    let mut free = (0..).filter(|slot| !taken.contains(&child_name(set, *slot)));
+fn slots(set: &MinerSet, miners: &[Arc<Miner>], needed: usize) -> (Vec<usize>, Vec<usize>) {
+    let prefix = format!("{}-", set.name_any());
+    let slot = |miner: &Arc<Miner>| slot_of(&prefix, miner.metadata.name.as_deref()?);
+    let taken: HashSet<usize> = miners.iter().filter_map(slot).collect();
+    let mut free = (0..).filter(|slot| !taken.contains(slot));
     (free.by_ref().take(needed).collect(), free.take(needed.max(SPARE)).collect())
+}
+
+/// The slot that a name stands for, if it is the one that [`child_name`] gives it.
+fn slot_of(prefix: &str, name: &str) -> Option<usize> {
+    let digits = name.strip_prefix(prefix)?;
+    let canonical = digits == "0" || !digits.starts_with(['0', '+']);
+    digits.parse().ok().filter(|_| canonical)
 }
 
 fn owner(set: &MinerSet) -> Option<OwnerReference> {
@@ -149,26 +167,37 @@ fn mark(set: &MinerSet) -> Option<Value> {
 }
 
 /// Miners whose health check asks their owner for another one.
-fn remediate(claimed: &[Miner]) -> BTreeSet<String> {
+fn remediate(claimed: &[Arc<Miner>]) -> BTreeSet<String> {
     claimed
         .iter()
-        .filter(|miner| !is_deleting(*miner) && !miner.annotations().contains_key(names::ANNOTATION_SKIP_REMEDIATION))
+        .filter(|miner| {
+            !is_deleting(&***miner) && !miner.annotations().contains_key(names::ANNOTATION_SKIP_REMEDIATION)
+        })
         .filter(|miner| conditions::is_false(miner.conditions(), OWNER_REMEDIATED))
-        .map(ResourceExt::name_any)
+        .map(|miner| miner.name_any())
         .collect()
 }
 
 /// The template passed on to the Miners that are there.
 ///
 /// A change that replaces a Pod reaches one working Miner at a time, and the next one only when all that have it work again;
-/// Miners that do not work lose nothing and get it at once.
-fn changes(set: &MinerSet, claimed: &[Miner], adopt: &BTreeSet<String>) -> Vec<(String, Value)> {
-    let living: Vec<&Miner> = claimed.iter().filter(|miner| !is_deleting(*miner)).collect();
-    let mut may_disturb = living.iter().filter(|miner| !is_replaced_by(set, miner)).all(|miner| is_settled(miner));
+/// Miners that do not work lose nothing and get it at once. A type that is in no table reaches nobody.
+fn changes(
+    set: &MinerSet,
+    claimed: &[Arc<Miner>],
+    adopt: &BTreeSet<String>,
+    type_is_known: bool,
+) -> Vec<(String, Value)> {
+    let living: Vec<&Miner> = claimed.iter().map(|miner| &**miner).filter(|miner| !is_deleting(*miner)).collect();
+    let labels = labels(set);
+    let mut may_disturb =
+        type_is_known && living.iter().filter(|miner| !is_replaced_by(set, miner)).all(|miner| is_settled(miner));
     let mut changes = Vec::new();
     for miner in living {
-        let whole = !is_replaced_by(set, miner) || !is_ready(miner) || std::mem::take(&mut may_disturb);
-        let change = change(set, miner, whole, adopt.contains(&miner.name_any()));
+        let lacks_nothing = !is_ready(miner) && type_is_known;
+        let whole = !is_replaced_by(set, miner) || lacks_nothing || std::mem::take(&mut may_disturb);
+        let adopt = !adopt.is_empty() && adopt.contains(&miner.name_any());
+        let change = change(set, miner, &labels, whole, adopt);
         changes.extend(change.map(|change| (miner.name_any(), change)));
     }
     changes
@@ -176,7 +205,7 @@ fn changes(set: &MinerSet, claimed: &[Miner], adopt: &BTreeSet<String>) -> Vec<(
 
 /// Whether the template's spec, once passed on, makes the Miner replace its Pod.
 fn is_replaced_by(set: &MinerSet, miner: &Miner) -> bool {
-    crate::miner::pod::made_from(&set.spec.template.spec) != crate::miner::pod::made_from(&miner.spec)
+    !crate::miner::pod::is_made_from_the_same(&set.spec.template.spec, &miner.spec)
 }
 
 /// Whether the Miner works, and what it works by is its present spec.
@@ -186,10 +215,10 @@ fn is_settled(miner: &Miner) -> bool {
 }
 
 /// The merge patch that makes the Miner as the template says; without `whole`, its spec is left for later.
-fn change(set: &MinerSet, miner: &Miner, whole: bool, adopt: bool) -> Option<Value> {
+fn change(set: &MinerSet, miner: &Miner, labels: &BTreeMap<String, String>, whole: bool, adopt: bool) -> Option<Value> {
     let mut metadata = Map::new();
-    let (labels, annotations) = (labels(set), &set.spec.template.metadata.annotations);
-    metadata.extend(missing(miner.labels(), &labels).map(|labels| ("labels".to_owned(), labels)));
+    let annotations = &set.spec.template.metadata.annotations;
+    metadata.extend(missing(miner.labels(), labels).map(|labels| ("labels".to_owned(), labels)));
     metadata
         .extend(missing(miner.annotations(), annotations).map(|annotations| ("annotations".to_owned(), annotations)));
     if adopt {
@@ -202,7 +231,8 @@ fn change(set: &MinerSet, miner: &Miner, whole: bool, adopt: bool) -> Option<Val
     if !metadata.is_empty() {
         patch.insert("metadata".to_owned(), Value::Object(metadata));
     }
-    if whole {
+    // Comparing them is cheap, and nearly always all there is to do.
+    if whole && miner.spec != set.spec.template.spec {
         let spec = difference(&plain(&miner.spec), &plain(&set.spec.template.spec));
         patch.extend(spec.map(|spec| ("spec".to_owned(), spec)));
     }
@@ -217,12 +247,16 @@ mod tests {
     use onex_crds::{Condition, Severity};
     use proptest::prelude::*;
 
+    fn share() -> MinerType {
+        MinerType::new("50m", "128Mi", 7)
+    }
+
     fn seen(miners: Vec<Miner>) -> Seen {
-        Seen { chain: true, miners }
+        Seen { chain: true, share: Some(share()), miners: miners.into_iter().map(Arc::new).collect() }
     }
 
     fn children(set: &MinerSet, slots: impl IntoIterator<Item = usize>) -> Vec<Miner> {
-        slots.into_iter().map(|slot| Miner { status: healthy("").status, ..child(set, slot) }).collect()
+        slots.into_iter().map(|slot| Miner { status: healthy("").status, ..child(set, slot, Some(&share())) }).collect()
     }
 
     fn planned(set: &MinerSet, seen: &Seen) -> Plan {
@@ -301,7 +335,7 @@ mod tests {
     #[test]
     fn without_its_chain_a_set_shrinks_but_does_not_grow() {
         let set = minerset(1);
-        let without = |miners| Seen { chain: false, miners };
+        let without = |miners| Seen { chain: false, ..seen(miners) };
         assert_eq!(planned(&set, &without(Vec::new())).create, [0; 0]);
         assert_eq!(planned(&set, &without(children(&set, [0, 1]))).delete.len(), 1);
     }
@@ -363,7 +397,22 @@ mod tests {
         set.labels_mut().insert(names::LABEL_WATCH_FILTER.to_owned(), "blue".to_owned());
         let labels = json!({"apps.onex.io/watch-filter": "blue"});
         assert_eq!(planned(&set, &seen(old)).change, [("a-0".to_owned(), json!({"metadata": {"labels": labels}}))]);
-        assert_eq!(child(&set, 1).labels()["apps.onex.io/watch-filter"], "blue");
+        assert_eq!(child(&set, 1, None).labels()["apps.onex.io/watch-filter"], "blue");
+    }
+
+    #[test]
+    fn only_the_name_that_a_slot_has_stands_for_it() {
+        let slots = ["a-0", "a-10", "a-01", "a-+1", "a-", "b-1", "a-x"].map(|name| slot_of("a-", name));
+        assert_eq!(slots, [Some(0), Some(10), None, None, None, None, None]);
+    }
+
+    #[test]
+    fn a_type_that_is_in_no_table_reaches_nobody() {
+        let mut set = minerset(3);
+        let miners = children(&set, [0, 1]);
+        set.spec.template.spec.miner_type = "XXL".to_owned();
+        let plan = planned(&set, &Seen { share: None, ..seen(miners) });
+        assert_eq!((plan.change, plan.create), (vec![], vec![]));
     }
 
     #[test]

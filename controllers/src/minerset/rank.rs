@@ -1,5 +1,6 @@
 //! Who goes first when a set shrinks.
 
+use std::borrow::Borrow;
 use std::cmp::Reverse;
 
 use jiff::Timestamp;
@@ -34,8 +35,8 @@ pub(crate) fn rank(miner: &Miner) -> Rank {
 }
 
 /// The Miners in the order in which they go. The same Miners are always put in the same order.
-pub(crate) fn order(policy: DeletePolicy, miners: &[Miner], now: Timestamp) -> Vec<&Miner> {
-    let mut ordered: Vec<&Miner> = miners.iter().collect();
+pub(crate) fn order<M: Borrow<Miner>>(policy: DeletePolicy, miners: &[M], now: Timestamp) -> Vec<&Miner> {
+    let mut ordered: Vec<&Miner> = miners.iter().map(Borrow::borrow).collect();
     ordered.sort_by_cached_key(|miner| {
         let rank = rank(miner);
         let preference = if rank == Rank::Healthy { preference(policy, miner, now) } else { Preference::None };

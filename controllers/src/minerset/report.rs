@@ -7,15 +7,15 @@ use kube::ResourceExt;
 use onex_crds::conditions::{self, MINERS_CREATED, MINERS_READY, POD_HEALTHY, READY, RESIZED};
 use onex_crds::{Condition, FailureReason, Miner, MinerSet, MinerSetStatus, Severity};
 
-use super::plan::is_ready;
+use super::plan::{Seen, is_ready};
 use super::{IMPATIENCE, Outcome};
 
 /// What is said of `set` when these are its Miners.
-pub(super) fn status(set: &MinerSet, chain: bool, outcome: &Outcome, now: Timestamp) -> MinerSetStatus {
+pub(super) fn status(set: &MinerSet, seen: &Seen, outcome: &Outcome, now: Timestamp) -> MinerSetStatus {
     let old = set.status.clone().unwrap_or_default();
-    let mut status = counted(set, &outcome.miners, now);
+    let mut status = counted(set, outcome, now);
     status.conditions = old.conditions.clone();
-    for condition in [created(set, chain, outcome), resized(set, &status), ready(&outcome.miners)] {
+    for condition in [created(set, seen, outcome), resized(set, &status), ready(outcome)] {
         conditions::set(&mut status.conditions, condition, now);
     }
     if let Some(sum) = conditions::summary(&status.conditions, &[MINERS_CREATED, RESIZED, MINERS_READY]) {
@@ -24,7 +24,10 @@ pub(super) fn status(set: &MinerSet, chain: bool, outcome: &Outcome, now: Timest
     let acted = outcome.error.is_none();
     status.observed_generation =
         if acted { set.metadata.generation.unwrap_or_default() } else { old.observed_generation };
-    if let Some(message) = stuck(set, &status, now) {
+    if seen.share.is_none() {
+        status.failure_reason = Some(FailureReason::InvalidConfiguration);
+        status.failure_message = Some(unknown_type(set));
+    } else if let Some(message) = stuck(set, &status, now) {
         status.failure_reason = Some(FailureReason::JoinClusterTimeoutError);
         status.failure_message = Some(message);
     }
@@ -32,7 +35,12 @@ pub(super) fn status(set: &MinerSet, chain: bool, outcome: &Outcome, now: Timest
 }
 
 /// When to look again without having been called, if that is worth it.
-pub(super) fn next_look(set: &MinerSet, status: &MinerSetStatus, miners: &[Miner], now: Timestamp) -> Option<Duration> {
+pub(super) fn next_look(
+    set: &MinerSet,
+    status: &MinerSetStatus,
+    outcome: &Outcome,
+    now: Timestamp,
+) -> Option<Duration> {
     let wait = min_ready(set);
     if status.ready_replicas != set.replicas() || status.replicas != set.replicas() {
         return Some(IMPATIENCE);
@@ -41,11 +49,12 @@ pub(super) fn next_look(set: &MinerSet, status: &MinerSetStatus, miners: &[Miner
         return None;
     }
     // The last one to become available decides; a second more, because available means strictly longer.
-    let age = miners.iter().filter_map(|miner| ready_for(miner, now)).min().unwrap_or_default();
+    let age = outcome.miners().filter_map(|miner| ready_for(miner, now)).min().unwrap_or_default();
     Some(wait.saturating_sub(age) + Duration::from_secs(1))
 }
 
-fn counted(set: &MinerSet, miners: &[Miner], now: Timestamp) -> MinerSetStatus {
+fn counted(set: &MinerSet, outcome: &Outcome, now: Timestamp) -> MinerSetStatus {
+    let miners = || outcome.miners();
     let wanted = &set.spec.template.metadata.labels;
     let labeled = |miner: &&Miner| wanted.iter().all(|(key, value)| miner.labels().get(key) == Some(value));
     let available = |miner: &&Miner| {
@@ -54,10 +63,10 @@ fn counted(set: &MinerSet, miners: &[Miner], now: Timestamp) -> MinerSetStatus {
     };
     MinerSetStatus {
         selector: set.selector_text(),
-        replicas: count(miners.iter()),
-        fully_labeled_replicas: count(miners.iter().filter(labeled)),
-        ready_replicas: count(miners.iter().filter(|miner| is_ready(miner))),
-        available_replicas: count(miners.iter().filter(available)),
+        replicas: count(miners()),
+        fully_labeled_replicas: count(miners().filter(labeled)),
+        ready_replicas: count(miners().filter(|miner| is_ready(miner))),
+        available_replicas: count(miners().filter(available)),
         ..MinerSetStatus::default()
     }
 }
@@ -79,8 +88,12 @@ fn ready_for(miner: &Miner, now: Timestamp) -> Option<Duration> {
     Some(now.duration_since(since.0).unsigned_abs())
 }
 
-fn created(set: &MinerSet, chain: bool, outcome: &Outcome) -> Condition {
-    if !chain {
+fn created(set: &MinerSet, seen: &Seen, outcome: &Outcome) -> Condition {
+    if seen.share.is_none() {
+        let reason = conditions::REASON_MINER_TYPE_UNSUPPORTED;
+        return Condition::no(MINERS_CREATED, Severity::Error, reason, unknown_type(set));
+    }
+    if !seen.chain {
         let name = &set.spec.template.spec.chain_name;
         let message = format!("there is no chain {name:?} in {}, so no miners are created", onex_crds::CHAIN_NAMESPACE);
         return Condition::no(MINERS_CREATED, Severity::Error, conditions::REASON_CHAIN_NOT_FOUND, message);
@@ -91,6 +104,11 @@ fn created(set: &MinerSet, chain: bool, outcome: &Outcome) -> Condition {
         }
         None => Condition::yes(MINERS_CREATED),
     }
+}
+
+/// What is said of a type that is in no table.
+pub(super) fn unknown_type(set: &MinerSet) -> String {
+    format!("the miner type {:?} is in no table, so no miners of it are created", set.spec.template.spec.miner_type)
 }
 
 fn resized(set: &MinerSet, status: &MinerSetStatus) -> Condition {
@@ -106,18 +124,17 @@ fn resized(set: &MinerSet, status: &MinerSetStatus) -> Condition {
     Condition::yes(RESIZED)
 }
 
-fn ready(miners: &[Miner]) -> Condition {
-    let mut names: Vec<(String, &Condition)> = miners
-        .iter()
-        .filter_map(|miner| Some((miner.name_any(), conditions::get(miner.conditions(), READY)?)))
-        .collect();
+fn ready(outcome: &Outcome) -> Condition {
     // By name, so that of several equally bad ones the same is named every time.
-    names.sort_by(|a, b| a.0.cmp(&b.0));
-    let theirs =
-        conditions::aggregate(MINERS_READY, "Miner", names.iter().map(|(name, condition)| (name.as_str(), *condition)));
+    let named = outcome
+        .miners
+        .iter()
+        .filter_map(|(name, miner)| Some((name.as_str(), conditions::get(miner.conditions(), READY)?)));
+    let mut known = 0;
+    let theirs = conditions::aggregate(MINERS_READY, "Miner", named.inspect(|_| known += 1));
     match theirs {
         Some(worst) if !worst.is_true() => worst,
-        _ if names.len() < miners.len() => {
+        _ if known < outcome.miners.len() => {
             Condition::unknown(MINERS_READY, conditions::REASON_WAITING, "some miners have not been looked at yet")
         }
         _ => Condition::yes(MINERS_READY),
@@ -139,10 +156,11 @@ mod tests {
     use crate::minerset::plan::child;
     use crate::minerset::tests::{healthy, minerset, second};
     use onex_crds::{MinerStatus, Truth};
+    use std::sync::Arc;
 
     fn outcome(set: &MinerSet, ready: usize, unready: usize) -> Outcome {
         let mut miners: Vec<Miner> =
-            (0..ready + unready).map(|slot| Miner { status: healthy("").status, ..child(set, slot) }).collect();
+            (0..ready + unready).map(|slot| Miner { status: healthy("").status, ..child(set, slot, None) }).collect();
         for miner in &mut miners[ready..] {
             let mut conditions = Vec::new();
             conditions::set(
@@ -152,7 +170,11 @@ mod tests {
             );
             miner.status = Some(MinerStatus { conditions, ..MinerStatus::default() });
         }
-        Outcome { miners, ..Outcome::default() }
+        Outcome::of(miners.into_iter().map(Arc::new).collect())
+    }
+
+    fn with_chain() -> Seen {
+        Seen { chain: true, share: Some(crate::MinerType::new("50m", "128Mi", 7)), ..Seen::default() }
     }
 
     fn said(status: &MinerSetStatus, type_: &str) -> (Truth, String) {
@@ -163,7 +185,7 @@ mod tests {
     #[test]
     fn a_complete_set_says_so_in_every_way() {
         let set = minerset(2);
-        let status = status(&set, true, &outcome(&set, 2, 0), second(20));
+        let status = status(&set, &with_chain(), &outcome(&set, 2, 0), second(20));
         assert_eq!(
             (status.replicas, status.fully_labeled_replicas, status.ready_replicas, status.available_replicas),
             (2, 2, 2, 2)
@@ -173,38 +195,46 @@ mod tests {
         }
         assert_eq!(status.observed_generation, 1);
         assert_eq!(status.selector, "apps.onex.io/minerset=a");
-        assert_eq!(next_look(&set, &status, &[], second(20)), None);
+        assert_eq!(next_look(&set, &status, &Outcome::default(), second(20)), None);
     }
 
     #[test]
     fn an_empty_set_of_none_is_ready() {
         let set = minerset(0);
-        assert_eq!(said(&status(&set, true, &outcome(&set, 0, 0), second(20)), READY).0, Truth::True);
+        assert_eq!(said(&status(&set, &with_chain(), &outcome(&set, 0, 0), second(20)), READY).0, Truth::True);
     }
 
     #[test]
     fn a_set_that_grows_or_shrinks_says_which() {
         let set = minerset(2);
         for (ready, unready, reason) in [(1, 0, "ScalingUp"), (1, 1, "ScalingUp"), (3, 0, "ScalingDown")] {
-            let status = status(&set, true, &outcome(&set, ready, unready), second(20));
+            let status = status(&set, &with_chain(), &outcome(&set, ready, unready), second(20));
             assert_eq!(said(&status, RESIZED), (Truth::False, reason.to_owned()));
-            assert_eq!(next_look(&set, &status, &[], second(20)), Some(IMPATIENCE));
+            assert_eq!(next_look(&set, &status, &Outcome::default(), second(20)), Some(IMPATIENCE));
         }
     }
 
     #[test]
     fn the_worst_miner_is_named() {
         let set = minerset(2);
-        let status = status(&set, true, &outcome(&set, 1, 1), second(20));
+        let status = status(&set, &with_chain(), &outcome(&set, 1, 1), second(20));
         assert_eq!(said(&status, MINERS_READY), (Truth::False, "PodProvisioning @ Miner/a-1".to_owned()));
     }
 
     #[test]
     fn a_missing_chain_is_said_and_makes_the_set_unready() {
         let set = minerset(1);
-        let status = status(&set, false, &outcome(&set, 1, 0), second(20));
+        let status = status(&set, &Seen { chain: false, ..with_chain() }, &outcome(&set, 1, 0), second(20));
         assert_eq!(said(&status, MINERS_CREATED), (Truth::False, "ChainNotFound".to_owned()));
         assert_eq!(said(&status, READY), (Truth::False, "ChainNotFound".to_owned()));
+    }
+
+    #[test]
+    fn a_type_that_is_in_no_table_is_said_and_is_a_failure() {
+        let set = minerset(1);
+        let status = status(&set, &Seen { share: None, ..with_chain() }, &outcome(&set, 0, 0), second(20));
+        assert_eq!(said(&status, MINERS_CREATED), (Truth::False, "MinerTypeUnsupported".to_owned()));
+        assert_eq!(status.failure_reason, Some(FailureReason::InvalidConfiguration));
     }
 
     #[test]
@@ -213,28 +243,28 @@ mod tests {
         set.spec.min_ready_seconds = 30;
         for (now, available, look) in [(20, 0, Some(21)), (40, 0, Some(1)), (41, 1, None)] {
             let outcome = outcome(&set, 1, 0);
-            let status = status(&set, true, &outcome, second(now));
+            let status = status(&set, &with_chain(), &outcome, second(now));
             assert_eq!((status.ready_replicas, status.available_replicas), (1, available), "{now}");
-            assert_eq!(next_look(&set, &status, &outcome.miners, second(now)), look.map(Duration::from_secs));
+            assert_eq!(next_look(&set, &status, &outcome, second(now)), look.map(Duration::from_secs));
         }
     }
 
     #[test]
     fn a_set_without_progress_is_stuck_until_it_moves() {
         let mut set = minerset(2);
-        set.status = Some(status(&set, true, &outcome(&set, 1, 1), second(0)));
-        assert_eq!(status(&set, true, &outcome(&set, 1, 1), second(600)).failure_reason, None);
-        let late = status(&set, true, &outcome(&set, 1, 1), second(601));
+        set.status = Some(status(&set, &with_chain(), &outcome(&set, 1, 1), second(0)));
+        assert_eq!(status(&set, &with_chain(), &outcome(&set, 1, 1), second(600)).failure_reason, None);
+        let late = status(&set, &with_chain(), &outcome(&set, 1, 1), second(601));
         assert_eq!(late.failure_reason, Some(FailureReason::JoinClusterTimeoutError));
         set.status = Some(late);
-        assert_eq!(status(&set, true, &outcome(&set, 2, 0), second(602)).failure_reason, None);
+        assert_eq!(status(&set, &with_chain(), &outcome(&set, 2, 0), second(602)).failure_reason, None);
     }
 
     #[test]
     fn the_same_sight_gives_the_same_status() {
         let mut set = minerset(2);
-        let first = status(&set, true, &outcome(&set, 1, 1), second(20));
+        let first = status(&set, &with_chain(), &outcome(&set, 1, 1), second(20));
         set.status = Some(first.clone());
-        assert_eq!(status(&set, true, &outcome(&set, 1, 1), second(25)), first);
+        assert_eq!(status(&set, &with_chain(), &outcome(&set, 1, 1), second(25)), first);
     }
 }

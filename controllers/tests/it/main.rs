@@ -14,5 +14,6 @@ mod mirror;
 mod namespace;
 mod provider;
 mod samples;
+mod scale;
 mod stopping;
 mod world;

@@ -27,13 +27,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Action};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use onex_crds::{Chain, Miner, MinerSet, conditions, names};
+use onex_crds::{CHAIN_NAMESPACE, Chain, Miner, MinerSet, names};
 use onex_db::Db;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -236,15 +236,27 @@ async fn follow(wanted: &[Name], context: &Context, shutdown: CancellationToken)
     }
 }
 
-/// A Chain is looked at when it, its genesis or its keystore changes.
+/// A Chain is looked at when it, its genesis, its key or its keystore changes, and when it waits for somebody who goes.
 fn chains(context: &Context) -> Controller<Chain> {
     let views = &context.views;
-    let calls = Calls::new();
+    let (calls, waits) = (Calls::new(), Calls::new());
+    let chains = [views.chains.store(), views.chains.store()];
+    let is_going = |chains: &Store<Chain>, name: &str| {
+        let chain = chains.get(&ObjectRef::new(name).within(CHAIN_NAMESPACE));
+        let going = chain.filter(|chain| chain.metadata.deletion_timestamp.is_some());
+        going.map(|chain| ObjectRef::from_obj(&*chain)).into_iter().collect()
+    };
+    let [of_sets, of_miners] = chains;
+    views.sets.tell(&waits, move |set: &MinerSet| is_going(&of_sets, &set.spec.template.spec.chain_name));
+    views.miners.tell(&waits, move |miner: &Miner| is_going(&of_miners, &miner.spec.chain_name));
     views.chains.tell_themselves(&calls);
     views.miners.tell(&calls, |miner: &Miner| owners(miner));
     let keystores = Api::<PartialObjectMeta<ConfigMap>>::all(context.apiserver.clone());
     let labelled = watcher::Config::default().labels(names::LABEL_CHAIN_NAME);
-    watching(of_every(&views.chains, calls), keystores, labelled, |keystore| owners(&keystore))
+    let secrets = Api::<PartialObjectMeta<Secret>>::all(context.apiserver.clone());
+    let controller = of_every(&views.chains, calls).reconcile_on(waits.answer(COLLECTING));
+    let controller = watching(controller, keystores, labelled.clone(), |keystore| owners(&keystore));
+    watching(controller, secrets, labelled, |secret| owners(&secret))
 }
 
 /// The objects of kind `K` that own `child`.
@@ -257,7 +269,7 @@ fn owners<K: Resource<DynamicType = ()>>(child: &impl Resource) -> Vec<ObjectRef
 /// all the time says how it is.
 const COLLECTING: Duration = Duration::from_millis(100);
 
-/// A MinerSet is looked at when it or a Miner with its label changes, and when the Chain it waits for appears.
+/// A MinerSet is looked at when it, a Miner with its label, or its Chain changes.
 fn minersets(context: &Context) -> Controller<MinerSet> {
     let views = &context.views;
     let (calls, members) = (Calls::new(), Calls::new());
@@ -274,14 +286,15 @@ fn minersets(context: &Context) -> Controller<MinerSet> {
     });
     let sets = views.sets.store();
     views.chains.tell(&calls, move |chain: &Chain| {
-        let (name, going) = (chain.name_any(), chain.metadata.deletion_timestamp.is_some());
-        let concerned = |set: &MinerSet| set.spec.template.spec.chain_name == name && (going || misses_its_chain(set));
+        // Its settings may have changed, and it may have come or be about to go.
+        let name = chain.name_any();
+        let concerned = |set: &MinerSet| set.spec.template.spec.chain_name == name;
         sets.state_filter(concerned).iter().map(|set| ObjectRef::from_obj(&**set)).collect()
     });
     of_every(&views.sets, calls).reconcile_on(members.answer(COLLECTING))
 }
 
-/// A Miner is looked at when it, its Pod or its Service changes, and when the Chain it waits for appears.
+/// A Miner is looked at when it, its Pod or its Service changes, and when its Chain does.
 fn miners(context: &Context) -> Controller<Miner> {
     let views = &context.views;
     let calls = Calls::new();
@@ -290,10 +303,13 @@ fn miners(context: &Context) -> Controller<Miner> {
     let miners = views.miners.store();
     views.chains.tell(&calls, move |chain: &Chain| {
         let name = chain.name_any();
-        let waits = |miner: &Miner| {
-            miner.spec.chain_name == name && miner.status.as_ref().is_none_or(|status| status.pod_ref.is_none())
+        let of_a_set = |miner: &Miner| miner.controller().is_some_and(|owner| owner.kind == MinerSet::kind(&()));
+        // Those of a set hear from their set that something changed.
+        let concerned = |miner: &Miner| {
+            let waits = miner.status.as_ref().is_none_or(|status| status.pod_ref.is_none());
+            miner.spec.chain_name == name && (waits || !of_a_set(miner))
         };
-        miners.state_filter(waits).iter().map(|miner| ObjectRef::from_obj(&**miner)).collect()
+        miners.state_filter(concerned).iter().map(|miner| ObjectRef::from_obj(&**miner)).collect()
     });
     let labelled = watcher::Config::default().labels(names::LABEL_CHAIN_NAME);
     let services = Api::<Service>::all(context.provider.clone());
@@ -333,11 +349,6 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     Controller::for_stream(stream::pending(), view.store()).reconcile_on(calls.answer(Duration::ZERO))
-}
-
-fn misses_its_chain(set: &MinerSet) -> bool {
-    conditions::get(set.conditions(), conditions::MINERS_CREATED)
-        .is_some_and(|created| created.reason == conditions::REASON_CHAIN_NOT_FOUND)
 }
 
 /// How long a pass may take. The largest makes a batch of Miners in seconds; what takes longer waits for somebody who does

@@ -19,6 +19,12 @@ pub const CONFIG_MAPS_CREATED: &str = "ConfigMapsCreated";
 pub const RESIZED: &str = "Resized";
 /// MinerSet: all its Miners are Ready.
 pub const MINERS_READY: &str = "MinersReady";
+/// MinerSet: all its Miners are as the template and the chain say now.
+pub const UP_TO_DATE: &str = "UpToDate";
+/// MinerSet: Miners that do not work are replaced. Only there while they are not.
+pub const REMEDIATION_ALLOWED: &str = "RemediationAllowed";
+/// Chain: it can go. Only there when it is to go and cannot.
+pub const DELETION_ALLOWED: &str = "DeletionAllowed";
 /// Miner: its Pod is ready.
 pub const POD_HEALTHY: &str = "PodHealthy";
 /// Miner: if it is a genesis, the Service that leads to it could be made. Only there while it could not.
@@ -56,6 +62,14 @@ pub const REASON_DELETING: &str = "Deleting";
 pub const REASON_DELETION_FAILED: &str = "DeletionFailed";
 /// The type of the Miner is in no table.
 pub const REASON_MINER_TYPE_UNSUPPORTED: &str = "MinerTypeUnsupported";
+/// A change is on its way to all Miners.
+pub const REASON_ROLLING_UPDATE: &str = "RollingUpdate";
+/// A change waits, because the set is paused.
+pub const REASON_PAUSED: &str = "Paused";
+/// So many Miners do not work that replacing them would not help.
+pub const REASON_TOO_MANY_UNHEALTHY: &str = "TooManyUnhealthy";
+/// Others need the object.
+pub const REASON_IN_USE: &str = "InUse";
 /// Not yet seen.
 pub const REASON_WAITING: &str = "Waiting";
 

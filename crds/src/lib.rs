@@ -14,6 +14,7 @@ pub mod invalid;
 pub mod miner;
 pub mod minerset;
 pub mod names;
+pub mod rollout;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -24,6 +25,7 @@ pub use conditions::{Condition, Severity, Truth};
 pub use invalid::{Invalid, Problem};
 pub use miner::{Address, AddressType, FailureReason, Miner, MinerSpec, MinerStatus, Phase, TemplateMeta};
 pub use minerset::{DeletePolicy, MinerSet, MinerSetSpec, MinerSetStatus, MinerTemplate};
+pub use rollout::{Leeway, Remediation, RollingUpdate, Strategy};
 
 /// The API group of every kind here.
 pub const GROUP: &str = "apps.onex.io";

@@ -114,6 +114,10 @@ pub struct MinerStatus {
     /// What the miner is doing: Pending, Provisioning, Running, Deleting or Failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
+    /// The settings of the chain from which the Pod was made: the image, and the shortest time between two blocks.
+    // Not in OneX.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub chain_settings: String,
     /// The generation of the spec that was last acted on.
     #[serde(skip_serializing_if = "is_zero")]
     pub observed_generation: i64,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conditions::Condition;
 use crate::miner::{FailureReason, MinerSpec, TemplateMeta};
+use crate::rollout::{Leeway, Remediation, Strategy};
 use crate::{Invalid, Kind, is_zero, names};
 
 /// How many Miners a set has that does not say.
@@ -92,6 +93,16 @@ pub struct MinerSetSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0), extend("default" = 600))]
     pub progress_deadline_seconds: Option<i32>,
+    /// Whether changes of the template and of the chain's settings wait. The set still grows and shrinks.
+    // Not in OneX, as the next two: as a Deployment has them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// How a change reaches the miners that are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// When miners that do not work are replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remediation: Option<Remediation>,
 }
 
 /// What the Miners of a set should be.
@@ -124,6 +135,9 @@ pub struct MinerSetStatus {
     /// The miners that have been ready for minReadySeconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub available_replicas: i32,
+    /// The miners that are as the template and the chain say now.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub updated_replicas: i32,
     /// The generation of the spec that was last acted on.
     #[serde(skip_serializing_if = "is_zero")]
     pub observed_generation: i64,
@@ -192,6 +206,8 @@ impl Kind for MinerSet {
         if !policy.is_empty() && !DELETE_POLICIES.contains(&policy) {
             wrong.push(Invalid::not_supported("spec.deletePolicy", policy, &DELETE_POLICIES));
         }
+        wrong.extend(self.spec.strategy.iter().flat_map(|strategy| strategy.check("spec.strategy")));
+        wrong.extend(self.spec.remediation.iter().flat_map(|remediation| remediation.check("spec.remediation")));
         wrong.extend(self.spec.template.metadata.check("spec.template.metadata"));
         wrong.extend(self.spec.template.spec.check("spec.template.spec"));
         wrong
@@ -210,6 +226,12 @@ impl MinerSet {
     /// How many Miners there should be.
     pub fn replicas(&self) -> i32 {
         self.spec.replicas.unwrap_or(DEFAULT_REPLICAS)
+    }
+
+    /// How many of its Miners may be missing, and how many too many, while they change.
+    pub fn leeway(&self) -> Leeway {
+        let replicas = usize::try_from(self.replicas()).unwrap_or_default();
+        self.spec.strategy.clone().unwrap_or_default().leeway(replicas)
     }
 
     /// What is known about it.

@@ -35,6 +35,10 @@ pub const ANNOTATION_CPU: &str = "apps.onex.io/vCPU";
 pub const ANNOTATION_MEMORY: &str = "apps.onex.io/memoryMb";
 /// Annotation on a Pod: which settings of its Miner it was made from, so that a change of them replaces it.
 pub const ANNOTATION_MADE_FROM: &str = "apps.onex.io/made-from";
+/// Annotation on a Pod: from which settings of its Chain it was made. On a Miner of a set: which of them it is to have.
+pub const ANNOTATION_CHAIN_SETTINGS: &str = "apps.onex.io/chain-settings";
+/// Annotation on a Miner of a set: which of its labels and annotations are the template's, so that they go with those of it.
+pub const ANNOTATION_FROM_TEMPLATE: &str = "apps.onex.io/from-template";
 /// Annotation whose presence keeps an unhealthy Miner from being replaced.
 pub const ANNOTATION_SKIP_REMEDIATION: &str = "apps.onex.io/skip-remediation";
 

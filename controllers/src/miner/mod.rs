@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, Patch, PostParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use onex_crds::conditions::{self, POD_HEALTHY, REASON_POD_REPLACED, SERVICE_CREATED};
-use onex_crds::{CHAIN_NAMESPACE, Chain, Condition, FailureReason, Miner, Severity, names};
+use onex_crds::{CHAIN_NAMESPACE, Chain, Condition, FailureReason, Miner, MinerSet, Severity, names};
 use serde_json::{Value, json};
 
 use crate::context::{Context, News};
@@ -33,7 +33,7 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 struct Seen {
     /// The Pod of its name, whoever it belongs to.
     pod: Option<Pod>,
-    /// Its Chain; only looked for when a Pod may have to be made.
+    /// Its Chain; only asked for when a Pod may have to be made.
     chain: Option<Chain>,
     /// The Service of its chain's name, whoever it belongs to; only looked for when it is a genesis.
     service: Option<Service>,
@@ -168,7 +168,10 @@ async fn observe(miner: &Miner, seen: &mut Seen, context: &Context) -> Result<()
         let pod = pods(miner, context)?.get_opt(&name).await.map_err(Error::doing("look for the Pod"))?;
         seen.pod = pod.map(|pod| (*context.views.pods.wrote(pod)).clone());
     }
-    if seen.pod.is_none() && !is_deleting(miner) {
+    if seen.pod.is_some() {
+        let chain = context.views.chains.get(CHAIN_NAMESPACE, &miner.spec.chain_name);
+        seen.chain = chain.map(|chain| (*chain).clone());
+    } else if !is_deleting(miner) {
         seen.chain = context.chain(&miner.spec.chain_name).await?.map(|chain| (*chain).clone());
     }
     if let Some(chain) = miner.genesis_of() {
@@ -188,6 +191,10 @@ fn upkeep(miner: &Miner, seen: &Seen, settings: &Settings, home: bool, now: Time
     plan.steps.extend(mark(miner, settings).map(Step::Mark));
     let Some(miner_type) = settings.types.get(&miner.spec.miner_type) else {
         let message = format!("the miner type {:?} is in no table", miner.spec.miner_type);
+        if seen.pod.is_none() {
+            let reason = conditions::REASON_MINER_TYPE_UNSUPPORTED;
+            plan.health = Some(Condition::no(POD_HEALTHY, Severity::Error, reason, message.as_str()));
+        }
         // Told once: the status remembers it.
         if miner.status.as_ref().and_then(|status| status.failure_message.as_ref()) != Some(&message) {
             plan.news.push(News::warning("MinerTypeUnsupported", message.as_str()));
@@ -202,7 +209,7 @@ fn upkeep(miner: &Miner, seen: &Seen, settings: &Settings, home: bool, now: Time
                 Some(Condition::no(POD_HEALTHY, Severity::Warning, conditions::REASON_POD_PROVISIONING, message));
             plan.wait = Some(IMPATIENCE);
         }
-        Some(pod) if is_replaced(miner, pod) => {
+        Some(pod) if is_replaced(miner, pod, seen.chain.as_ref(), settings) => {
             plan.steps.extend((!is_deleting(pod)).then_some(Step::DeletePod));
             let message = "the Pod is going, and is to be created again";
             plan.health = Some(Condition::no(POD_HEALTHY, Severity::Warning, REASON_POD_REPLACED, message));
@@ -307,12 +314,23 @@ pub(crate) fn share(miner_type: &MinerType) -> [(String, String); 2] {
 }
 
 /// Whether the Miner's own Pod is to make room for another one, or is doing so.
-fn is_replaced(miner: &Miner, pod: &Pod) -> bool {
+fn is_replaced(miner: &Miner, pod: &Pod, chain: Option<&Chain>, settings: &Settings) -> bool {
     let made_from = pod.annotations().get(names::ANNOTATION_MADE_FROM);
     let outdated = made_from.is_some_and(|made_from| *made_from != pod::made_from(&miner.spec));
     // A Pod that is to run always and has ended anyway was thrown out; only another one will run.
     let thrown_out = miner.spec.restart_policy == "Always" && phase::has_ended(pod);
-    outdated || thrown_out || (is_deleting(pod) && was_replaced(miner))
+    outdated
+        || thrown_out
+        || chain.is_some_and(|chain| is_outdated(miner, pod, &pod::chain_settings(chain, settings)))
+        || (is_deleting(pod) && was_replaced(miner))
+}
+
+/// Whether the Pod is to be replaced because the Chain changed. A set says to which of its Miners a change comes when, so that
+/// it does not stop a whole blockchain at once.
+fn is_outdated(miner: &Miner, pod: &Pod, settings: &String) -> bool {
+    let of_a_set = miner.controller().is_some_and(|owner| owner.kind == MinerSet::kind(&()));
+    let granted = miner.annotations().get(names::ANNOTATION_CHAIN_SETTINGS) == Some(settings);
+    pod::made_from_chain(pod).is_some_and(|made_from| made_from != settings) && (granted || !of_a_set)
 }
 
 /// Whether the Miner's Pod was being replaced when last looked at.
@@ -710,6 +728,23 @@ pub(crate) mod tests {
         let plan = planned(&miner, &Seen { pod: Some(pod_that_is(Some("True"))), ..Seen::default() });
         let [Step::Mark(mark), Step::DeletePod] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
         assert_eq!(mark["annotations"]["apps.onex.io/vCPU"], "50m");
+    }
+
+    #[test]
+    fn new_settings_of_the_chain_replace_the_pods_of_free_miners_and_of_those_whose_set_lets_them() {
+        let mut chain = genesis_chain();
+        chain.spec.image = "toyblc:v2".to_owned();
+        let settings = pod::chain_settings(&chain, &Settings::default());
+        let seen = Seen { pod: Some(pod_that_is(Some("True"))), chain: Some(chain), ..Seen::default() };
+        assert_eq!(planned(&miner(), &seen).steps, [Step::DeletePod]);
+        let mut member = miner();
+        let mut set = MinerSet::new("a", Default::default());
+        set.metadata.uid = Some("set-uid".to_owned());
+        member.metadata.owner_references = set.controller_owner_ref(&()).map(|owner| vec![owner]);
+        let waits = |member: &Miner| !planned(member, &seen).steps.contains(&Step::DeletePod);
+        assert!(waits(&member));
+        member.annotations_mut().insert(names::ANNOTATION_CHAIN_SETTINGS.to_owned(), settings);
+        assert!(!waits(&member));
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub(super) fn status(miner: &Miner, sight: &Sight, acted: bool, settings: &Setti
         failure_message: sight.failure.as_ref().map(|(_, message)| message.clone()),
         addresses: addresses(miner, sight.pod.as_ref(), settings),
         phase: Some(phase),
+        chain_settings: sight.pod.as_ref().and_then(super::pod::made_from_chain).cloned().unwrap_or_default(),
         observed_generation: if acted {
             miner.metadata.generation.unwrap_or_default()
         } else {

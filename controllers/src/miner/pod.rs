@@ -32,12 +32,14 @@ pub(crate) const CONTAINER: &str = "toyblc";
 
 /// The Pod that realises `miner` on `chain`. `owned`: whether it lives where its Miner does and can name it as owner.
 pub(crate) fn pod(miner: &Miner, chain: &Chain, miner_type: &MinerType, settings: &Settings, owned: bool) -> Pod {
+    let chains = (names::ANNOTATION_CHAIN_SETTINGS.to_owned(), chain_settings(chain, settings));
+    let wanted = miner.spec.metadata.annotations.clone().into_iter().chain(annotations(miner)).chain([chains]);
     Pod {
         metadata: ObjectMeta {
             name: Some(miner.name_any()),
             namespace: miner.namespace(),
             labels: Some(labels(miner)),
-            annotations: Some(miner.spec.metadata.annotations.clone().into_iter().chain(annotations(miner)).collect()),
+            annotations: Some(wanted.collect()),
             owner_references: owner(miner).filter(|_| owned).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
@@ -60,14 +62,14 @@ pub(crate) fn pod(miner: &Miner, chain: &Chain, miner_type: &MinerType, settings
 }
 
 fn container(miner: &Miner, chain: &Chain, miner_type: &MinerType, settings: &Settings) -> Container {
-    let image = Some(&chain.spec.image).filter(|image| !image.is_empty()).unwrap_or(&settings.image);
+    let image = image(chain, settings);
     let share = BTreeMap::from([
         ("cpu".to_owned(), Quantity(miner_type.cpu.clone())),
         ("memory".to_owned(), Quantity(miner_type.memory.clone())),
     ]);
     Container {
         name: CONTAINER.to_owned(),
-        image: Some(image.clone()),
+        image: Some(image.to_owned()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         args: Some(arguments(miner, chain, miner_type, settings)),
         env: Some(vec![EnvVar { name: CHAIN_ID.to_owned(), value: Some(chain.name_any()), value_from: None }]),
@@ -99,8 +101,7 @@ fn arguments(miner: &Miner, chain: &Chain, miner_type: &MinerType, settings: &Se
         format!("--http.addr=0.0.0.0:{HTTP_PORT}"),
     ];
     if miner.genesis_of().is_none() {
-        let interval = u64::try_from(chain.spec.min_mine_interval_seconds).ok().filter(|seconds| *seconds > 0);
-        let interval = interval.unwrap_or(chain::DEFAULT_MIN_MINE_INTERVAL_SECONDS as u64);
+        let interval = interval_seconds(chain);
         arguments.extend([
             "--miner".to_owned(),
             // The namespace of a Miner is its user, and so the account that is rewarded.
@@ -110,6 +111,25 @@ fn arguments(miner: &Miner, chain: &Chain, miner_type: &MinerType, settings: &Se
         ]);
     }
     arguments
+}
+
+fn image<'a>(chain: &'a Chain, settings: &'a Settings) -> &'a str {
+    Some(chain.spec.image.as_str()).filter(|image| !image.is_empty()).unwrap_or(&settings.image)
+}
+
+fn interval_seconds(chain: &Chain) -> u64 {
+    let interval = u64::try_from(chain.spec.min_mine_interval_seconds).ok().filter(|seconds| *seconds > 0);
+    interval.unwrap_or(chain::DEFAULT_MIN_MINE_INTERVAL_SECONDS as u64)
+}
+
+/// What Pods get of their Chain and cannot change while they live.
+pub(crate) fn chain_settings(chain: &Chain, settings: &Settings) -> String {
+    format!("{} {}s", image(chain, settings), interval_seconds(chain))
+}
+
+/// From which settings of its Chain the Pod was made, if it says.
+pub(crate) fn made_from_chain(pod: &Pod) -> Option<&String> {
+    pod.annotations().get(names::ANNOTATION_CHAIN_SETTINGS)
 }
 
 /// The name under which all miners of a chain find its genesis.
@@ -161,8 +181,7 @@ pub(crate) fn annotations(miner: &Miner) -> BTreeMap<String, String> {
 
 /// The settings of a Miner that its Pod cannot change while it lives. A Pod that was made from others is replaced.
 ///
-/// What the Chain says is not among them: a change of it reaches the Pods that are made after it, and does not stop a whole
-/// blockchain at once.
+/// What the Chain says is not among them: see [`chain_settings`].
 pub(crate) fn made_from(spec: &MinerSpec) -> String {
     format!("{}/{}/{}", spec.chain_name, spec.miner_type, spec.restart_policy)
 }

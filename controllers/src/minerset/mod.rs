@@ -15,7 +15,7 @@ use kube::core::SelectorExt;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use onex_crds::conditions::{self, OWNER_REMEDIATED};
-use onex_crds::{Condition, Miner, MinerSet};
+use onex_crds::{Condition, Miner, MinerSet, names};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -89,7 +89,8 @@ async fn pass(set: &MinerSet, context: &Context) -> Result<Action> {
 
 async fn observe(set: &MinerSet, context: &Context) -> Result<Seen> {
     let spec = &set.spec.template.spec;
-    let chain = context.chain(&spec.chain_name).await?.is_some();
+    let chain = context.chain(&spec.chain_name).await?;
+    let chain = chain.map(|chain| crate::miner::pod::chain_settings(&chain, &context.settings));
     let share = context.settings.types.get(&spec.miner_type).cloned();
     Ok(Seen { chain, share, miners: members(set, context).await? })
 }
@@ -239,7 +240,13 @@ async fn create(
     outcome: &mut Outcome,
     context: &Context,
 ) {
-    let child = |slot: usize| plan::child(set, slot, seen.share.as_ref());
+    let child = |slot: usize| {
+        let mut child = plan::child(set, slot, seen);
+        if plan.surge.contains(&slot) {
+            child.annotations_mut().insert(names::ANNOTATION_DELETE_MINER.to_owned(), String::new());
+        }
+        child
+    };
     let (mut spare, mut wanted, mut together) = (plan.spare.iter(), &plan.create[..], FIRST_FEW);
     // What is refused is refused to all: a quota that is used up is not asked hundreds of times.
     let mut refused = false;
@@ -370,7 +377,7 @@ pub(crate) mod tests {
     use jiff::Timestamp;
     use k8s_openapi::api::core::v1::Event;
     use onex_crds::conditions::{self, POD_HEALTHY, READY};
-    use onex_crds::{Kind, MinerSetSpec, MinerSpec, MinerStatus, minerset, names};
+    use onex_crds::{Kind, MinerSetSpec, MinerSpec, MinerStatus, minerset};
 
     pub(crate) fn second(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -405,7 +412,7 @@ pub(crate) mod tests {
         let (client, _stop) = crate::tests::a_platform().await;
         let sets = Api::<MinerSet>::namespaced(client.clone(), "user-admin");
         let miners = Api::<Miner>::namespaced(client.clone(), "user-admin");
-        let mut orphan = plan::child(&minerset(1), 0, None);
+        let mut orphan = plan::child(&minerset(1), 0, &Seen::default());
         orphan.metadata.owner_references = None;
         miners.create(&Default::default(), &orphan).await.unwrap();
         let context = Arc::new(Context::new(Default::default(), client, None, Arc::new(SystemClock)));
@@ -427,7 +434,7 @@ pub(crate) mod tests {
     async fn that_somebody_else_was_faster_to_adopt_is_nothing_to_warn_of() {
         let (client, _stop) = crate::tests::a_platform().await;
         let miners = Api::<Miner>::namespaced(client.clone(), "user-admin");
-        let orphan = miners.create(&Default::default(), &plan::child(&minerset(1), 0, None)).await.unwrap();
+        let orphan = miners.create(&Default::default(), &plan::child(&minerset(1), 0, &Seen::default())).await.unwrap();
         miners.patch("a-0", &params(), &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}))).await.unwrap();
         let patch = json!({"metadata": {"resourceVersion": orphan.resource_version(), "labels": {"a": "c"}}});
         let adopt = ["a-0".to_owned()];

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
-use onex_crds::conditions::{self, OWNER_REMEDIATED, POD_HEALTHY};
+use onex_crds::conditions::{self, OWNER_REMEDIATED, POD_HEALTHY, READY};
 use onex_crds::{Miner, MinerSet, names};
 use serde_json::{Map, Value, json};
 
@@ -18,8 +19,8 @@ use crate::report::{difference, missing, plain};
 /// What there is of a set.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// Whether the Chain that the Miners should join is there.
-    pub chain: bool,
+    /// The settings that Pods get of the Chain that the Miners should join, if it is there.
+    pub chain: Option<String>,
     /// What Miners of the template's type get; nothing when the type is in no table.
     pub share: Option<MinerType>,
     /// The Miners that the selector finds, whoever controls them.
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     pub adopt: BTreeSet<String>,
     /// Slots for which a Miner is to be created.
     pub create: Vec<usize>,
+    /// Those of them that are beyond what is wanted, while a change is under way.
+    pub surge: BTreeSet<usize>,
     /// Slots to use instead when the name of one in `create` turns out to be taken by a stranger.
     pub spare: Vec<usize>,
     /// Miners to delete.
@@ -53,15 +56,19 @@ const SPARE: usize = 64;
 /// What is to be done for `set`, at most `batch` Miners at a time.
 pub(crate) fn plan(set: &MinerSet, seen: &Seen, batch: usize, now: Timestamp) -> Plan {
     let (claimed, adopt) = claim(set, &seen.miners);
-    let remediate = remediate(&claimed);
-    let change = changes(set, &claimed, &adopt, seen.share.is_some());
+    let remediate = remediate(set, &claimed, now);
+    let change = changes(set, seen, &claimed, &adopt, now);
     let mut plan = Plan { mark: mark(set), change, adopt, ..Plan::default() };
-    let wanted = usize::try_from(set.replicas()).unwrap_or_default();
+    let replicas = usize::try_from(set.replicas()).unwrap_or_default();
+    let wanted = replicas + surge(set, seen, &claimed, now);
     if claimed.len() < wanted {
-        if seen.chain && seen.share.is_some() && !set.annotations().contains_key(names::ANNOTATION_DISABLE_MINER_CREATE)
+        if seen.chain.is_some()
+            && seen.share.is_some()
+            && !set.annotations().contains_key(names::ANNOTATION_DISABLE_MINER_CREATE)
         {
             let missing = wanted - claimed.len();
             (plan.create, plan.spare) = slots(set, &seen.miners, missing.min(batch));
+            plan.surge = plan.create.iter().skip(replicas.saturating_sub(claimed.len())).copied().collect();
             plan.more = missing > batch;
         }
     } else {
@@ -74,6 +81,22 @@ pub(crate) fn plan(set: &MinerSet, seen: &Seen, batch: usize, now: Timestamp) ->
     plan.delete.extend(remediate.iter().filter(|name| !plan.delete.contains(name)).cloned().collect::<Vec<_>>());
     plan.remediate = remediate;
     plan
+}
+
+/// How many Miners beyond what is wanted there are to be: some while a change is under way, and those that are there until
+/// all others work again. They are marked to go first.
+fn surge(set: &MinerSet, seen: &Seen, claimed: &[Arc<Miner>], now: Timestamp) -> usize {
+    let most = set.leeway().surge;
+    if most == 0 || set.spec.paused {
+        return 0;
+    }
+    let living = || claimed.iter().map(|miner| &**miner).filter(|miner| !is_deleting(*miner));
+    let (extra, lasting): (Vec<&Miner>, Vec<&Miner>) =
+        living().partition(|miner| miner.annotations().contains_key(names::ANNOTATION_DELETE_MINER));
+    let changing =
+        lasting.iter().filter(|miner| is_outdated(set, seen, miner) || !is_available(set, miner, now)).count();
+    let begins = lasting.iter().any(|miner| is_outdated(set, seen, miner));
+    changing.min(if begins { most } else { most.min(extra.len()) })
 }
 
 /// The Miners of the set: those it controls, and those nobody controls, which are to be adopted. Others' are left alone.
@@ -94,11 +117,13 @@ pub(crate) fn claim(set: &MinerSet, miners: &[Arc<Miner>]) -> (Vec<Arc<Miner>>, 
 }
 
 /// The Miner for one slot of the set.
-pub(crate) fn child(set: &MinerSet, slot: usize, share: Option<&MinerType>) -> Miner {
+pub(crate) fn child(set: &MinerSet, slot: usize, seen: &Seen) -> Miner {
     let template = &set.spec.template;
     // With what its controller would write on it first, so that it does not have to.
     let mut annotations = template.metadata.annotations.clone();
-    annotations.extend(share.into_iter().flat_map(crate::miner::share));
+    annotations.extend(seen.share.iter().flat_map(crate::miner::share));
+    annotations.extend(granted(seen));
+    annotations.extend(from_template(set).map(|keys| (names::ANNOTATION_FROM_TEMPLATE.to_owned(), keys)));
     Miner {
         metadata: ObjectMeta {
             name: Some(child_name(set, slot)),
@@ -112,6 +137,42 @@ pub(crate) fn child(set: &MinerSet, slot: usize, share: Option<&MinerType>) -> M
         spec: template.spec.clone(),
         status: None,
     }
+}
+
+/// The annotation that lets a Miner have the present settings of the chain.
+fn granted(seen: &Seen) -> Option<(String, String)> {
+    seen.chain.clone().map(|settings| (names::ANNOTATION_CHAIN_SETTINGS.to_owned(), settings))
+}
+
+/// Which labels and annotations are the template's, as it is written on Miners. Nothing when it has only the set's own label.
+fn from_template(set: &MinerSet) -> Option<String> {
+    let template = &set.spec.template.metadata;
+    let labels: Vec<&String> = template.labels.keys().filter(|key| *key != names::LABEL_MINERSET).collect();
+    let annotations: Vec<&String> = template.annotations.keys().collect();
+    let any = !labels.is_empty() || !annotations.is_empty();
+    any.then(|| json!({"labels": labels, "annotations": annotations}).to_string())
+}
+
+/// The merge patch that takes from a Miner what an earlier template gave it and this one does not, by kind of metadata.
+fn removed(
+    set: &MinerSet,
+    miner: &Miner,
+    labels: &BTreeMap<String, String>,
+) -> [(&'static str, Map<String, Value>); 2] {
+    let written = miner.annotations().get(names::ANNOTATION_FROM_TEMPLATE);
+    let before: BTreeMap<String, Vec<String>> =
+        written.and_then(|written| serde_json::from_str(written).ok()).unwrap_or_default();
+    let gone = |kind: &str, there: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
+        let keys = before.get(kind).into_iter().flatten();
+        let gone = keys.filter(|key| there.contains_key(*key) && !wanted.contains_key(*key));
+        gone.map(|key| (key.clone(), Value::Null)).collect::<Map<_, _>>()
+    };
+    let mut annotations = gone("annotations", miner.annotations(), &set.spec.template.metadata.annotations);
+    let wanted = from_template(set);
+    if written != wanted.as_ref() {
+        annotations.insert(names::ANNOTATION_FROM_TEMPLATE.to_owned(), json!(wanted));
+    }
+    [("labels", gone("labels", miner.labels(), labels)), ("annotations", annotations)]
 }
 
 /// Whether the Miner works, as far as this generation of its spec goes.
@@ -166,61 +227,136 @@ fn mark(set: &MinerSet) -> Option<Value> {
         .then(|| json!({"labels": {names::LABEL_CHAIN_NAME: chain}}))
 }
 
-/// Miners whose health check asks their owner for another one.
-fn remediate(claimed: &[Arc<Miner>]) -> BTreeSet<String> {
-    claimed
-        .iter()
-        .filter(|miner| {
-            !is_deleting(&***miner) && !miner.annotations().contains_key(names::ANNOTATION_SKIP_REMEDIATION)
+/// Miners to be replaced because they do not work: those whose health check asks for it, and those that were unready for as long
+/// as the set allows. Only so many at a time, and none when so many do not work that it would not help.
+fn remediate(set: &MinerSet, claimed: &[Arc<Miner>], now: Timestamp) -> BTreeSet<String> {
+    if too_many_unhealthy(set, claimed.iter().map(|miner| &**miner)).is_some() {
+        return BTreeSet::new();
+    }
+    let wish = set.spec.remediation.clone().unwrap_or_default();
+    let replicas = usize::try_from(set.replicas()).unwrap_or_default();
+    let living = || claimed.iter().map(|miner| &**miner).filter(|miner| !is_deleting(*miner));
+    let in_flight = replicas.saturating_sub(living().count());
+    let patience = wish.unhealthy_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+    let lost = |miner: &Miner| {
+        patience.is_some_and(|patience| {
+            let ready = conditions::get(miner.conditions(), READY).filter(|ready| !ready.is_true());
+            let since = ready.and_then(|ready| ready.last_transition_time.as_ref());
+            since.is_some_and(|since| now.duration_since(since.0).unsigned_abs() > patience)
         })
-        .filter(|miner| conditions::is_false(miner.conditions(), OWNER_REMEDIATED))
-        .map(|miner| miner.name_any())
+    };
+    living()
+        .filter(|miner| !miner.annotations().contains_key(names::ANNOTATION_SKIP_REMEDIATION))
+        .filter(|miner| conditions::is_false(miner.conditions(), OWNER_REMEDIATED) || lost(miner))
+        .take(wish.max_in_flight(replicas, set.leeway().unavailable).saturating_sub(in_flight))
+        .map(ResourceExt::name_any)
         .collect()
 }
 
-/// The template passed on to the Miners that are there.
+/// How many Miners do not work, if they are too many to be replaced.
+pub(crate) fn too_many_unhealthy<'a>(set: &MinerSet, miners: impl Iterator<Item = &'a Miner>) -> Option<usize> {
+    let wish = set.spec.remediation.as_ref().filter(|wish| wish.max_unhealthy.is_some())?;
+    let most = wish.max_unhealthy(usize::try_from(set.replicas()).unwrap_or_default());
+    let unhealthy = miners.filter(|miner| !is_deleting(*miner) && !is_ready(miner)).count();
+    (unhealthy > most).then_some(unhealthy)
+}
+
+/// The template, and the settings of the chain, passed on to the Miners that are there.
 ///
-/// A change that replaces a Pod reaches one working Miner at a time, and the next one only when all that have it work again;
-/// Miners that do not work lose nothing and get it at once. A type that is in no table reaches nobody.
+/// A change that replaces a Pod reaches as many working Miners as may be unavailable, and the next ones only when those work
+/// again; Miners that do not work lose nothing and get it at once. A type that is in no table reaches nobody, and a set that is
+/// paused passes on nothing.
 fn changes(
     set: &MinerSet,
+    seen: &Seen,
     claimed: &[Arc<Miner>],
     adopt: &BTreeSet<String>,
-    type_is_known: bool,
+    now: Timestamp,
 ) -> Vec<(String, Value)> {
-    let living: Vec<&Miner> = claimed.iter().map(|miner| &**miner).filter(|miner| !is_deleting(*miner)).collect();
-    let labels = labels(set);
-    let mut may_disturb =
-        type_is_known && living.iter().filter(|miner| !is_replaced_by(set, miner)).all(|miner| is_settled(miner));
+    let living = || claimed.iter().map(|miner| &**miner).filter(|miner| !is_deleting(*miner));
+    let (labels, granted) = (labels(set), granted(seen));
+    let replicas = usize::try_from(set.replicas()).unwrap_or_default();
+    let available = living().filter(|miner| is_available(set, miner, now)).count();
+    let mut may_disturb = available.saturating_sub(replicas.saturating_sub(set.leeway().unavailable));
     let mut changes = Vec::new();
-    for miner in living {
-        let lacks_nothing = !is_ready(miner) && type_is_known;
-        let whole = !is_replaced_by(set, miner) || lacks_nothing || std::mem::take(&mut may_disturb);
+    for miner in living() {
         let adopt = !adopt.is_empty() && adopt.contains(&miner.name_any());
-        let change = change(set, miner, &labels, whole, adopt);
+        if set.spec.paused && !adopt {
+            continue;
+        }
+        let mut whole = !is_outdated(set, seen, miner);
+        if !whole && !set.spec.paused && seen.share.is_some() {
+            let loses_nothing = !is_ready(miner);
+            whole = loses_nothing || may_disturb > 0;
+            may_disturb -= usize::from(whole && !loses_nothing && is_available(set, miner, now)).min(may_disturb);
+        }
+        let change = change(set, miner, &labels, granted.as_ref().filter(|_| whole), whole, adopt);
         changes.extend(change.map(|change| (miner.name_any(), change)));
     }
     changes
 }
 
-/// Whether the template's spec, once passed on, makes the Miner replace its Pod.
-fn is_replaced_by(set: &MinerSet, miner: &Miner) -> bool {
+/// Whether what the set would pass on makes the Miner replace its Pod.
+pub(crate) fn is_outdated(set: &MinerSet, seen: &Seen, miner: &Miner) -> bool {
+    let settings = miner.annotations().get(names::ANNOTATION_CHAIN_SETTINGS);
     !crate::miner::pod::is_made_from_the_same(&set.spec.template.spec, &miner.spec)
+        || seen.chain.is_some() && settings != seen.chain.as_ref()
 }
 
-/// Whether the Miner works, and what it works by is its present spec.
+/// Whether the Miner works, and what it works by is its present spec and the settings of the chain that it is to have.
 fn is_settled(miner: &Miner) -> bool {
-    let observed = miner.status.as_ref().map_or(0, |status| status.observed_generation);
-    is_ready(miner) && observed >= miner.metadata.generation.unwrap_or_default()
+    let Some(status) = &miner.status else { return false };
+    let granted = miner.annotations().get(names::ANNOTATION_CHAIN_SETTINGS);
+    // A Pod from before such settings were written down says nothing of them.
+    let as_granted =
+        status.chain_settings.is_empty() || granted.is_none_or(|granted| *granted == status.chain_settings);
+    is_ready(miner) && as_granted && status.observed_generation >= miner.metadata.generation.unwrap_or_default()
+}
+
+/// Whether the Miner has worked for as long as it must to be counted on.
+pub(crate) fn is_available(set: &MinerSet, miner: &Miner, now: Timestamp) -> bool {
+    let wait = min_ready(set);
+    is_settled(miner) && (wait.is_zero() || ready_for(miner, now).is_some_and(|age| age > wait))
+}
+
+pub(crate) fn min_ready(set: &MinerSet) -> Duration {
+    Duration::from_secs(u64::try_from(set.spec.min_ready_seconds).unwrap_or_default())
+}
+
+/// How long the Miner has been ready.
+pub(crate) fn ready_for(miner: &Miner, now: Timestamp) -> Option<Duration> {
+    let since = conditions::get(miner.conditions(), POD_HEALTHY)
+        .filter(|condition| condition.is_true())?
+        .last_transition_time
+        .as_ref()?;
+    Some(now.duration_since(since.0).unsigned_abs())
 }
 
 /// The merge patch that makes the Miner as the template says; without `whole`, its spec is left for later.
-fn change(set: &MinerSet, miner: &Miner, labels: &BTreeMap<String, String>, whole: bool, adopt: bool) -> Option<Value> {
+fn change(
+    set: &MinerSet,
+    miner: &Miner,
+    labels: &BTreeMap<String, String>,
+    granted: Option<&(String, String)>,
+    whole: bool,
+    adopt: bool,
+) -> Option<Value> {
     let mut metadata = Map::new();
-    let annotations = &set.spec.template.metadata.annotations;
-    metadata.extend(missing(miner.labels(), labels).map(|labels| ("labels".to_owned(), labels)));
-    metadata
-        .extend(missing(miner.annotations(), annotations).map(|annotations| ("annotations".to_owned(), annotations)));
+    let [mut new_labels, mut new_annotations] = removed(set, miner, labels);
+    let added = |there: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| match missing(there, wanted) {
+        Some(Value::Object(added)) => added,
+        _ => Map::new(),
+    };
+    new_labels.1.extend(added(miner.labels(), labels));
+    new_annotations.1.extend(added(miner.annotations(), &set.spec.template.metadata.annotations));
+    if let Some((key, settings)) = granted.filter(|(key, settings)| miner.annotations().get(key) != Some(settings)) {
+        new_annotations.1.insert(key.clone(), json!(settings));
+    }
+    for (kind, change) in [new_labels, new_annotations] {
+        if !change.is_empty() {
+            metadata.insert(kind.to_owned(), Value::Object(change));
+        }
+    }
     if adopt {
         let owners: Vec<OwnerReference> = miner.owner_references().iter().cloned().chain(owner(set)).collect();
         metadata.insert("ownerReferences".to_owned(), plain(&owners));
@@ -251,12 +387,18 @@ mod tests {
         MinerType::new("50m", "128Mi", 7)
     }
 
+    const SETTINGS: &str = "toyblc:v1 43200s";
+
     fn seen(miners: Vec<Miner>) -> Seen {
-        Seen { chain: true, share: Some(share()), miners: miners.into_iter().map(Arc::new).collect() }
+        let miners = miners.into_iter().map(Arc::new).collect();
+        Seen { chain: Some(SETTINGS.to_owned()), share: Some(share()), miners }
     }
 
     fn children(set: &MinerSet, slots: impl IntoIterator<Item = usize>) -> Vec<Miner> {
-        slots.into_iter().map(|slot| Miner { status: healthy("").status, ..child(set, slot, Some(&share())) }).collect()
+        slots
+            .into_iter()
+            .map(|slot| Miner { status: healthy("").status, ..child(set, slot, &seen(Vec::new())) })
+            .collect()
     }
 
     fn planned(set: &MinerSet, seen: &Seen) -> Plan {
@@ -335,7 +477,7 @@ mod tests {
     #[test]
     fn without_its_chain_a_set_shrinks_but_does_not_grow() {
         let set = minerset(1);
-        let without = |miners| Seen { chain: false, ..seen(miners) };
+        let without = |miners| Seen { chain: None, ..seen(miners) };
         assert_eq!(planned(&set, &without(Vec::new())).create, [0; 0]);
         assert_eq!(planned(&set, &without(children(&set, [0, 1]))).delete.len(), 1);
     }
@@ -367,8 +509,105 @@ mod tests {
         let miners = children(&set, [0, 1]);
         set.spec.template.metadata.labels.insert("tier".to_owned(), "gold".to_owned());
         set.spec.template.spec.pod_deletion_timeout = Some("1m0s".to_owned());
-        let patch = json!({"metadata": {"labels": {"tier": "gold"}}, "spec": {"podDeletionTimeout": "1m0s"}});
+        let keys = json!({"apps.onex.io/from-template": r#"{"annotations":[],"labels":["tier"]}"#});
+        let metadata = json!({"labels": {"tier": "gold"}, "annotations": keys});
+        let patch = json!({"metadata": metadata, "spec": {"podDeletionTimeout": "1m0s"}});
         assert_eq!(planned(&set, &seen(miners)).change, [("a-0".to_owned(), patch.clone()), ("a-1".to_owned(), patch)]);
+    }
+
+    #[test]
+    fn b22_a_label_that_the_template_loses_goes_from_old_miners() {
+        let mut set = minerset(1);
+        set.spec.template.metadata.labels.insert("tier".to_owned(), "gold".to_owned());
+        set.spec.template.metadata.annotations.insert("note".to_owned(), "x".to_owned());
+        let mut miners = children(&set, [0]);
+        miners[0].labels_mut().insert("mine".to_owned(), "stays".to_owned());
+        assert_eq!(planned(&set, &seen(miners.clone())).change, []);
+        set.spec.template.metadata.labels.remove("tier");
+        set.spec.template.metadata.annotations.remove("note");
+        let gone = json!({"labels": {"tier": null}, "annotations": {"note": null, "apps.onex.io/from-template": null}});
+        assert_eq!(planned(&set, &seen(miners)).change, [("a-0".to_owned(), json!({"metadata": gone}))]);
+    }
+
+    #[test]
+    fn new_settings_of_the_chain_reach_working_miners_one_by_one() {
+        let set = minerset(3);
+        let mut miners = children(&set, [0, 1, 2]);
+        for miner in &mut miners {
+            miner.status.as_mut().unwrap().chain_settings = SETTINGS.to_owned();
+        }
+        let now = |miners: &[Miner]| Seen { chain: Some("toyblc:v2 60s".to_owned()), ..seen(miners.to_vec()) };
+        let patch = json!({"metadata": {"annotations": {"apps.onex.io/chain-settings": "toyblc:v2 60s"}}});
+        assert_eq!(planned(&set, &now(&miners)).change, [("a-0".to_owned(), patch.clone())]);
+        miners[0].annotations_mut().insert(names::ANNOTATION_CHAIN_SETTINGS.to_owned(), "toyblc:v2 60s".to_owned());
+        assert_eq!(planned(&set, &now(&miners)).change, [], "its Pod is still the old one");
+        miners[0].status.as_mut().unwrap().chain_settings = "toyblc:v2 60s".to_owned();
+        assert_eq!(planned(&set, &now(&miners)).change, [("a-1".to_owned(), patch)]);
+    }
+
+    fn rolling(set: &mut MinerSet, rolling: Value) {
+        set.spec.strategy = serde_json::from_value(json!({"rollingUpdate": rolling})).unwrap();
+    }
+
+    #[test]
+    fn as_many_miners_change_at_a_time_as_may_be_unavailable_and_none_while_the_set_is_paused() {
+        let mut set = minerset(5);
+        let mut miners = children(&set, [0, 1, 2, 3, 4]);
+        set.spec.template.spec.miner_type = "M1.MEDIUM1".to_owned();
+        rolling(&mut set, json!({"maxUnavailable": 2}));
+        let names = |plan: Plan| plan.change.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(planned(&set, &seen(miners.clone()))), ["a-0", "a-1"]);
+        let unavailable = &mut miners[4];
+        unavailable.status = None;
+        assert_eq!(names(planned(&set, &seen(miners.clone()))), ["a-0", "a-4"]);
+        set.spec.min_ready_seconds = 100_000;
+        assert_eq!(names(planned(&set, &seen(miners.clone()))), ["a-4"], "none is available yet");
+        set.spec.paused = true;
+        assert_eq!(planned(&set, &seen(miners)), Plan::default());
+    }
+
+    #[test]
+    fn a_change_with_a_surge_makes_room_before_it_disturbs_anybody_and_lets_it_go_after() {
+        let mut set = minerset(2);
+        let mut miners = children(&set, [0, 1]);
+        set.spec.template.spec.miner_type = "M1.MEDIUM1".to_owned();
+        rolling(&mut set, json!({"maxUnavailable": 0, "maxSurge": 1}));
+        let first = planned(&set, &seen(miners.clone()));
+        assert_eq!((&first.create[..], &first.surge, &first.change[..]), (&[2][..], &BTreeSet::from([2]), &[][..]));
+        let mut extra = children(&set, [2]).remove(0);
+        extra.annotations_mut().insert(names::ANNOTATION_DELETE_MINER.to_owned(), String::new());
+        let with_extra = |miners: &[Miner]| seen([miners, &[extra.clone()]].concat());
+        let second = planned(&set, &with_extra(&miners));
+        assert_eq!((second.change.len(), second.delete.len()), (1, 0));
+        for miner in &mut miners {
+            miner.spec.miner_type = "M1.MEDIUM1".to_owned();
+        }
+        miners[1].metadata.generation = Some(2);
+        assert_eq!(planned(&set, &with_extra(&miners)), Plan::default(), "one still changes");
+        miners[1].status.as_mut().unwrap().observed_generation = 2;
+        assert_eq!(planned(&set, &with_extra(&miners)).delete, ["a-2"]);
+    }
+
+    #[test]
+    fn miners_that_are_unready_for_too_long_are_replaced_some_at_a_time_and_not_when_they_are_too_many() {
+        let mut set = minerset(4);
+        let mut miners = children(&set, [0, 1, 2, 3]);
+        for miner in &mut miners[..2] {
+            let conditions = &mut miner.status.as_mut().unwrap().conditions;
+            conditions::set(conditions, Condition::no(POD_HEALTHY, Severity::Warning, "", ""), second(900));
+            conditions::set(conditions, Condition::no(READY, Severity::Warning, "", ""), second(900));
+        }
+        let deleted = |set: &MinerSet| planned(set, &seen(miners.clone())).delete;
+        assert_eq!(deleted(&set), [""; 0]);
+        let wish = |wish: Value| serde_json::from_value(wish).unwrap();
+        set.spec.remediation = wish(json!({"unhealthySeconds": 200}));
+        assert_eq!(deleted(&set), [""; 0], "they were unready for a hundred seconds");
+        set.spec.remediation = wish(json!({"unhealthySeconds": 60}));
+        assert_eq!(deleted(&set), ["a-0"]);
+        set.spec.remediation = wish(json!({"unhealthySeconds": 60, "maxInFlight": "50%"}));
+        assert_eq!(deleted(&set), ["a-0", "a-1"]);
+        set.spec.remediation = wish(json!({"unhealthySeconds": 60, "maxUnhealthy": 1}));
+        assert_eq!(deleted(&set), [""; 0]);
     }
 
     #[test]
@@ -397,7 +636,7 @@ mod tests {
         set.labels_mut().insert(names::LABEL_WATCH_FILTER.to_owned(), "blue".to_owned());
         let labels = json!({"apps.onex.io/watch-filter": "blue"});
         assert_eq!(planned(&set, &seen(old)).change, [("a-0".to_owned(), json!({"metadata": {"labels": labels}}))]);
-        assert_eq!(child(&set, 1, None).labels()["apps.onex.io/watch-filter"], "blue");
+        assert_eq!(child(&set, 1, &Seen::default()).labels()["apps.onex.io/watch-filter"], "blue");
     }
 
     #[test]

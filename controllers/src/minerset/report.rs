@@ -4,19 +4,31 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use onex_crds::conditions::{self, MINERS_CREATED, MINERS_READY, POD_HEALTHY, READY, RESIZED};
+use onex_crds::conditions::{self, MINERS_CREATED, MINERS_READY, READY, REMEDIATION_ALLOWED, RESIZED, UP_TO_DATE};
 use onex_crds::{Condition, FailureReason, Miner, MinerSet, MinerSetStatus, Severity};
 
-use super::plan::{Seen, is_ready};
+use super::plan::{Seen, is_outdated, is_ready, min_ready, ready_for, too_many_unhealthy};
 use super::{IMPATIENCE, Outcome};
 
 /// What is said of `set` when these are its Miners.
 pub(super) fn status(set: &MinerSet, seen: &Seen, outcome: &Outcome, now: Timestamp) -> MinerSetStatus {
     let old = set.status.clone().unwrap_or_default();
-    let mut status = counted(set, outcome, now);
+    let mut status = counted(set, seen, outcome, now);
     status.conditions = old.conditions.clone();
-    for condition in [created(set, seen, outcome), resized(set, &status), ready(outcome)] {
+    for condition in [created(set, seen, outcome), resized(set, &status), ready(outcome), up_to_date(set, &status)] {
         conditions::set(&mut status.conditions, condition, now);
+    }
+    match too_many_unhealthy(set, outcome.miners()) {
+        Some(unhealthy) => {
+            let message = format!("{unhealthy} miners do not work, which is more than may be for one to be replaced");
+            let reason = conditions::REASON_TOO_MANY_UNHEALTHY;
+            conditions::set(
+                &mut status.conditions,
+                Condition::no(REMEDIATION_ALLOWED, Severity::Warning, reason, message),
+                now,
+            );
+        }
+        None => conditions::remove(&mut status.conditions, REMEDIATION_ALLOWED),
     }
     if let Some(sum) = conditions::summary(&status.conditions, &[MINERS_CREATED, RESIZED, MINERS_READY]) {
         conditions::set(&mut status.conditions, sum, now);
@@ -53,7 +65,7 @@ pub(super) fn next_look(
     Some(wait.saturating_sub(age) + Duration::from_secs(1))
 }
 
-fn counted(set: &MinerSet, outcome: &Outcome, now: Timestamp) -> MinerSetStatus {
+fn counted(set: &MinerSet, seen: &Seen, outcome: &Outcome, now: Timestamp) -> MinerSetStatus {
     let miners = || outcome.miners();
     let wanted = &set.spec.template.metadata.labels;
     let labeled = |miner: &&Miner| wanted.iter().all(|(key, value)| miner.labels().get(key) == Some(value));
@@ -61,12 +73,14 @@ fn counted(set: &MinerSet, outcome: &Outcome, now: Timestamp) -> MinerSetStatus 
         let wait = min_ready(set);
         is_ready(miner) && (wait.is_zero() || ready_for(miner, now).is_some_and(|age| age > wait))
     };
+    let updated = |miner: &&Miner| !is_outdated(set, seen, miner);
     MinerSetStatus {
         selector: set.selector_text(),
         replicas: count(miners()),
         fully_labeled_replicas: count(miners().filter(labeled)),
         ready_replicas: count(miners().filter(|miner| is_ready(miner))),
         available_replicas: count(miners().filter(available)),
+        updated_replicas: count(miners().filter(updated)),
         ..MinerSetStatus::default()
     }
 }
@@ -75,25 +89,12 @@ fn count<'a>(miners: impl Iterator<Item = &'a Miner>) -> i32 {
     i32::try_from(miners.count()).unwrap_or(i32::MAX)
 }
 
-fn min_ready(set: &MinerSet) -> Duration {
-    Duration::from_secs(u64::try_from(set.spec.min_ready_seconds).unwrap_or_default())
-}
-
-/// How long the Miner has been ready.
-fn ready_for(miner: &Miner, now: Timestamp) -> Option<Duration> {
-    let since = conditions::get(miner.conditions(), POD_HEALTHY)
-        .filter(|condition| condition.is_true())?
-        .last_transition_time
-        .as_ref()?;
-    Some(now.duration_since(since.0).unsigned_abs())
-}
-
 fn created(set: &MinerSet, seen: &Seen, outcome: &Outcome) -> Condition {
     if seen.share.is_none() {
         let reason = conditions::REASON_MINER_TYPE_UNSUPPORTED;
         return Condition::no(MINERS_CREATED, Severity::Error, reason, unknown_type(set));
     }
-    if !seen.chain {
+    if seen.chain.is_none() {
         let name = &set.spec.template.spec.chain_name;
         let message = format!("there is no chain {name:?} in {}, so no miners are created", onex_crds::CHAIN_NAMESPACE);
         return Condition::no(MINERS_CREATED, Severity::Error, conditions::REASON_CHAIN_NOT_FOUND, message);
@@ -104,6 +105,17 @@ fn created(set: &MinerSet, seen: &Seen, outcome: &Outcome) -> Condition {
         }
         None => Condition::yes(MINERS_CREATED),
     }
+}
+
+/// How far a change has come. A set that changes is Ready all the while: it works.
+fn up_to_date(set: &MinerSet, status: &MinerSetStatus) -> Condition {
+    let (updated, there) = (status.updated_replicas, status.replicas);
+    if updated >= there {
+        return Condition::yes(UP_TO_DATE);
+    }
+    let message = format!("{updated} of {there} miners are as the template and the chain say");
+    let reason = if set.spec.paused { conditions::REASON_PAUSED } else { conditions::REASON_ROLLING_UPDATE };
+    Condition::no(UP_TO_DATE, Severity::Info, reason, message)
 }
 
 /// What is said of a type that is in no table.
@@ -141,13 +153,16 @@ fn ready(outcome: &Outcome) -> Condition {
     }
 }
 
-/// Why the set is stuck: its resizing has said the same for longer than it may.
+/// Why the set is stuck: its resizing, or its change, has said the same for longer than it may.
 fn stuck(set: &MinerSet, status: &MinerSetStatus, now: Timestamp) -> Option<String> {
     let patience = set.spec.progress_deadline_seconds.and_then(|seconds| u64::try_from(seconds).ok())?;
-    let resized = conditions::get(&status.conditions, RESIZED).filter(|condition| !condition.is_true())?;
-    let since = resized.last_transition_time.as_ref()?.0;
-    let stalled = now.duration_since(since).unsigned_abs() > Duration::from_secs(patience);
-    stalled.then(|| format!("no progress in {patience} s: {}", resized.message))
+    let stalls = |type_| {
+        let told = conditions::get(&status.conditions, type_).filter(|condition| !condition.is_true())?;
+        let since = told.last_transition_time.as_ref()?.0;
+        let stalled = now.duration_since(since).unsigned_abs() > Duration::from_secs(patience);
+        stalled.then(|| format!("no progress in {patience} s: {}", told.message))
+    };
+    stalls(RESIZED).or_else(|| stalls(UP_TO_DATE).filter(|_| !set.spec.paused))
 }
 
 #[cfg(test)]
@@ -159,8 +174,9 @@ mod tests {
     use std::sync::Arc;
 
     fn outcome(set: &MinerSet, ready: usize, unready: usize) -> Outcome {
-        let mut miners: Vec<Miner> =
-            (0..ready + unready).map(|slot| Miner { status: healthy("").status, ..child(set, slot, None) }).collect();
+        let mut miners: Vec<Miner> = (0..ready + unready)
+            .map(|slot| Miner { status: healthy("").status, ..child(set, slot, &with_chain()) })
+            .collect();
         for miner in &mut miners[ready..] {
             let mut conditions = Vec::new();
             conditions::set(
@@ -174,7 +190,11 @@ mod tests {
     }
 
     fn with_chain() -> Seen {
-        Seen { chain: true, share: Some(crate::MinerType::new("50m", "128Mi", 7)), ..Seen::default() }
+        Seen {
+            chain: Some("toyblc:v1 60s".to_owned()),
+            share: Some(crate::MinerType::new("50m", "128Mi", 7)),
+            ..Seen::default()
+        }
     }
 
     fn said(status: &MinerSetStatus, type_: &str) -> (Truth, String) {
@@ -224,9 +244,25 @@ mod tests {
     #[test]
     fn a_missing_chain_is_said_and_makes_the_set_unready() {
         let set = minerset(1);
-        let status = status(&set, &Seen { chain: false, ..with_chain() }, &outcome(&set, 1, 0), second(20));
+        let status = status(&set, &Seen { chain: None, ..with_chain() }, &outcome(&set, 1, 0), second(20));
         assert_eq!(said(&status, MINERS_CREATED), (Truth::False, "ChainNotFound".to_owned()));
         assert_eq!(said(&status, READY), (Truth::False, "ChainNotFound".to_owned()));
+    }
+
+    #[test]
+    fn a_change_that_does_not_come_on_is_told_of_and_so_is_what_is_too_broken_to_be_replaced() {
+        let mut set = minerset(2);
+        let outcome = outcome(&set, 1, 1);
+        set.spec.template.spec.miner_type = "M1.MEDIUM1".to_owned();
+        set.spec.remediation = serde_json::from_value(serde_json::json!({"maxUnhealthy": 0})).unwrap();
+        let first = status(&set, &with_chain(), &outcome, second(0));
+        assert_eq!(said(&first, UP_TO_DATE), (Truth::False, "RollingUpdate".to_owned()));
+        assert_eq!(said(&first, REMEDIATION_ALLOWED), (Truth::False, "TooManyUnhealthy".to_owned()));
+        assert_eq!(first.updated_replicas, 0);
+        set.status = Some(first);
+        assert!(status(&set, &with_chain(), &outcome, second(601)).failure_message.is_some());
+        set.spec.paused = true;
+        assert_eq!(said(&status(&set, &with_chain(), &outcome, second(2)), UP_TO_DATE).1, "Paused");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::Request;
 use http::Method;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret, Service};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use onex_controllers::Settings;
@@ -214,4 +214,82 @@ async fn a_deleted_namespace_leaves_nothing_behind() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     panic!("the namespace is still there: {:?}", namespaces.get(USER).await);
+}
+
+/// B42: in OneX a chain was deleted under its sets, which then only failed.
+#[tokio::test]
+async fn b42_a_chain_in_use_says_by_whom_and_goes_when_they_are_gone() {
+    let world = World::with_chain().await;
+    world.apply::<MinerSet>(USER, minerset("test", 2)).await;
+    world.complete_set("test", 2).await;
+    world.apply::<Miner>(USER, crate::world::miner("free")).await;
+    world.running(USER, "free").await;
+    world.delete::<Chain>(SYSTEM, "genesis").await;
+    let says = |words: &'static str| {
+        move |chain: &Chain| condition(chain, "DeletionAllowed").is_some_and(|told| told.message.contains(words))
+    };
+    let waiting = world.until::<Chain>(SYSTEM, "genesis", says("miner sets user-admin/test")).await;
+    let told = condition(&waiting, "DeletionAllowed").unwrap();
+    assert_eq!((told.status, told.reason.as_str()), (conditions::Truth::False, "InUse"));
+    // It goes on working for them.
+    world.patch::<MinerSet>(USER, "test", json!({"spec": {"replicas": 3}})).await;
+    world.complete_set("test", 3).await;
+    assert_eq!(world.running(SYSTEM, "genesis").await.metadata.deletion_timestamp, None);
+    world.delete::<MinerSet>(USER, "test").await;
+    world.until::<Chain>(SYSTEM, "genesis", says("used by miners user-admin/free")).await;
+    world.delete::<Miner>(USER, "free").await;
+    world.until_gone::<Chain>(SYSTEM, "genesis").await;
+    world.until_gone::<Miner>(SYSTEM, "genesis").await;
+}
+
+/// B6: in OneX all chains shared one key, which stood in a ConfigMap and in the source.
+#[tokio::test]
+async fn b6_the_key_of_a_chain_is_a_secret_of_its_own_and_comes_back_when_it_is_lost() {
+    let world = World::with_chain().await;
+    world.apply::<Chain>(SYSTEM, chain("other")).await;
+    let account = async |name: &str| {
+        let name = format!("{name}-keystore");
+        let secret = world.until::<Secret>(SYSTEM, &name, |_| true).await;
+        let address = String::from_utf8(secret.data.as_ref().unwrap()["address"].0.clone()).unwrap();
+        let told = format!(r#"{{"address":"{address}","secretName":"{name}"}}"#);
+        world.until::<ConfigMap>(SYSTEM, &name, |map| map.data.as_ref().unwrap()["keystore.json"] == told).await;
+        (address, secret)
+    };
+    let (one, secret) = account("genesis").await;
+    assert_ne!(one, account("other").await.0);
+    assert_eq!(secret.owner_references()[0].kind, "Chain");
+    world.delete::<Secret>(SYSTEM, "genesis-keystore").await;
+    world.until::<Secret>(SYSTEM, "genesis-keystore", |again| again.uid() != secret.uid()).await;
+    assert_ne!(account("genesis").await.0, one);
+    world.delete::<Chain>(SYSTEM, "genesis").await;
+    world.until_gone::<Secret>(SYSTEM, "genesis-keystore").await;
+}
+
+/// A changed image or interval reached only Pods that were made after it.
+#[tokio::test]
+async fn b22_a_changed_chain_reaches_pods_that_run() {
+    let world = World::with_chain().await;
+    world.apply::<MinerSet>(USER, minerset("test", 3)).await;
+    world.complete_set("test", 3).await;
+    world.apply::<Miner>(USER, crate::world::miner("free")).await;
+    world.running(USER, "free").await;
+    world
+        .patch::<Chain>(SYSTEM, "genesis", json!({"spec": {"image": "toyblc:v2", "minMineIntervalSeconds": 60}}))
+        .await;
+    let is_new = |pod: &Pod| {
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let interval = container.args.as_ref().unwrap().iter().any(|argument| argument == "--min-mine-interval=1m0s");
+        container.image.as_deref() == Some("toyblc:v2") && (interval || pod.name_any() == "genesis")
+    };
+    for (namespace, name) in [(SYSTEM, "genesis"), (USER, "free"), (USER, "test-0"), (USER, "test-1"), (USER, "test-2")]
+    {
+        world.until::<Pod>(namespace, name, is_new).await;
+    }
+    let set = world
+        .until::<MinerSet>(USER, "test", |set| {
+            set.status.as_ref().is_some_and(|status| (status.updated_replicas, status.ready_replicas) == (3, 3))
+                && conditions::is_true(set.conditions(), "UpToDate")
+        })
+        .await;
+    assert_eq!(set.status.unwrap().failure_reason, None);
 }

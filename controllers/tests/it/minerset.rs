@@ -134,6 +134,8 @@ async fn a_set_waits_for_its_chain_says_so_and_then_goes_on() {
 async fn a_set_whose_chain_is_gone_still_shrinks_and_goes() {
     let world = World::set(3).await;
     world.delete::<Chain>(SYSTEM, "genesis").await;
+    // It waits for the set, unless somebody insists.
+    world.patch::<Chain>(SYSTEM, "genesis", json!({"metadata": {"finalizers": null}})).await;
     world.until_gone::<Chain>(SYSTEM, "genesis").await;
     world
         .until::<MinerSet>(USER, "a", |set| {

@@ -1,17 +1,22 @@
-//! A Chain becomes a keystore and a genesis Miner, both named after it.
+//! A Chain becomes a keystore and a genesis Miner, both named after it. It stays for as long as anybody uses it.
+
+mod keystore;
+mod users;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PostParams};
 use kube::core::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
-use onex_crds::conditions::{self, CONFIG_MAPS_CREATED, MINERS_CREATED, MINERS_READY, READY};
+use onex_crds::conditions::{self, CONFIG_MAPS_CREATED, DELETION_ALLOWED, MINERS_CREATED, MINERS_READY, READY};
 use onex_crds::{Chain, ChainStatus, Condition, LocalReference, Miner, MinerSpec, Severity, names};
+use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
 use crate::context::{Context, News};
@@ -19,12 +24,13 @@ use crate::error::{Error, Result};
 use crate::report::{self, difference, plain};
 use crate::{is_paused, may_adopt, namespace};
 
-/// The key of the keystore in its ConfigMap.
-const KEYSTORE: &str = "keystore.json";
+/// How often a Chain that waits for others to go is looked at, besides when they go.
+const IMPATIENCE: Duration = Duration::from_secs(15);
 
 /// What there is of a Chain.
 #[derive(Clone, Debug, Default)]
 struct Seen {
+    secret: Option<Secret>,
     keystore: Option<ConfigMap>,
     genesis: Option<Miner>,
 }
@@ -63,12 +69,18 @@ pub(crate) async fn reconcile(chain: Arc<Chain>, context: Arc<Context>) -> Resul
         return Ok(Action::await_change());
     }
     if chain.metadata.deletion_timestamp.is_some() {
-        return release(&chain, &context).await;
+        return farewell(&chain, &context).await;
     }
-    let seen = observe(&chain, &context).await?;
-    let plan = plan(&chain, &seen);
+    let mut seen = observe(&chain, &context).await?;
+    let step = key(&chain, seen.secret.as_ref(), || keystore::secret(&chain, &SystemRandom::new()))?;
+    let secret = act(&chain, "create the key of the Chain", step, seen.secret.take(), &context).await?;
+    let address = secret.as_ref().ok().and_then(Option::as_ref).and_then(keystore::address);
+    let plan = plan(&chain, &seen, address.as_deref());
     let chain = mark(&chain, plan.mark.as_ref(), &context).await?;
-    let keystore = act(&chain, "create the keystore", plan.keystore, seen.keystore, &context).await?;
+    let keystore = match secret {
+        Ok(_) => act(&chain, "create the keystore", plan.keystore, seen.keystore, &context).await?,
+        Err(why) => Err(why),
+    };
     let genesis = act(&chain, "create the genesis Miner", plan.genesis, seen.genesis, &context).await?;
     let status = status(&chain, &keystore, &genesis, context.clock.now());
     report::status(&api(&chain, &context)?, &chain, &status).await?;
@@ -79,24 +91,41 @@ pub(crate) async fn reconcile(chain: Arc<Chain>, context: Arc<Context>) -> Resul
 
 async fn observe(chain: &Chain, context: &Context) -> Result<Seen> {
     let namespace = namespace(chain)?;
+    let secrets: Api<Secret> = Api::namespaced(context.apiserver.clone(), namespace);
     let keystores: Api<ConfigMap> = Api::namespaced(context.apiserver.clone(), namespace);
     let miners: Api<Miner> = Api::namespaced(context.apiserver.clone(), namespace);
     Ok(Seen {
-        keystore: keystores.get_opt(&keystore_name(chain)).await.map_err(Error::doing("look for the keystore"))?,
+        secret: secrets.get_opt(&keystore::name(chain)).await.map_err(Error::doing("look for the key of the Chain"))?,
+        keystore: keystores.get_opt(&keystore::name(chain)).await.map_err(Error::doing("look for the keystore"))?,
         genesis: miners.get_opt(&chain.name_any()).await.map_err(Error::doing("look for the genesis Miner"))?,
     })
 }
 
-fn plan(chain: &Chain, seen: &Seen) -> Plan {
+/// What is to be done about the key: it is made once, and again only when it was lost.
+fn key(chain: &Chain, secret: Option<&Secret>, fresh: impl FnOnce() -> Option<Secret>) -> Result<Step<Secret>> {
+    let fresh = || fresh().ok_or(Error::Late { doing: "make a key for the Chain" });
+    Ok(match secret {
+        None => Step::Create(Box::new(fresh()?)),
+        Some(there) if keystore::address(there).is_some() => claim(chain, there, json!({})),
+        Some(there) => claim(chain, there, json!({"data": fresh()?.data})),
+    })
+}
+
+/// What is to be done about everything else, when `address` is the account of the Chain.
+fn plan(chain: &Chain, seen: &Seen, address: Option<&str>) -> Plan {
     let finalizer = names::FINALIZER_CHAIN.to_owned();
     let mark = (!chain.finalizers().contains(&finalizer)).then(|| {
         let finalizers: Vec<_> = chain.finalizers().iter().cloned().chain([finalizer]).collect();
         json!({"finalizers": finalizers})
     });
-    let keystore = match &seen.keystore {
-        None => Step::Create(Box::new(keystore(chain))),
-        // What is in it was generated once and stays.
-        Some(there) => claim(chain, there, json!({})),
+    let keystore = match (&seen.keystore, address.map(|address| keystore::public(chain, address))) {
+        (_, None) => Step::Keep, // there is nothing to tell yet
+        (None, Some(wanted)) => Step::Create(Box::new(wanted)),
+        (Some(there), Some(wanted)) => {
+            let content = |map: &ConfigMap| map.data.as_ref().and_then(|data| data.get(keystore::KEYSTORE)).cloned();
+            let same = content(there) == content(&wanted);
+            claim(chain, there, if same { json!({}) } else { json!({"data": wanted.data}) })
+        }
     };
     let genesis = match &seen.genesis {
         None => Step::Create(Box::new(genesis(chain))),
@@ -136,21 +165,6 @@ fn claim<K: Resource<DynamicType = ()>>(chain: &Chain, child: &K, mut change: Va
             Step::Adopt(change)
         }
         None => Step::Taken("it does not belong to this chain".to_owned()),
-    }
-}
-
-fn keystore_name(chain: &Chain) -> String {
-    // Deterministic, so that a stale view collides instead of making a second one.
-    format!("{}-keystore", chain.name_any())
-}
-
-fn keystore(chain: &Chain) -> ConfigMap {
-    let address = chain.spec.bootstrap_account.as_deref().unwrap_or(onex_crds::chain::DEFAULT_BOOTSTRAP_ACCOUNT);
-    let content = json!({"address": address}).to_string();
-    ConfigMap {
-        metadata: child(chain, keystore_name(chain)),
-        data: Some(BTreeMap::from([(KEYSTORE.to_owned(), content)])),
-        ..ConfigMap::default()
     }
 }
 
@@ -288,6 +302,19 @@ fn ready(genesis: Option<&Miner>) -> Condition {
     })
 }
 
+/// Lets a Chain that is being deleted go, when nobody uses it any more. Until then it says who does.
+async fn farewell(chain: &Chain, context: &Context) -> Result<Action> {
+    if !chain.finalizers().iter().any(|name| name == names::FINALIZER_CHAIN) {
+        return Ok(Action::await_change());
+    }
+    let Some(users) = users::of(chain, context).await? else { return release(chain, context).await };
+    let mut status = chain.status.clone().unwrap_or_default();
+    let waits = Condition::no(DELETION_ALLOWED, Severity::Info, conditions::REASON_IN_USE, users);
+    conditions::set(&mut status.conditions, waits, context.clock.now());
+    report::status(&api(chain, context)?, chain, &status).await?;
+    Ok(Action::requeue(IMPATIENCE))
+}
+
 /// Lets go of a Chain that is being deleted. Its children go by their owner references.
 async fn release(chain: &Chain, context: &Context) -> Result<Action> {
     let left: Vec<_> = chain.finalizers().iter().filter(|name| *name != names::FINALIZER_CHAIN).collect();
@@ -325,8 +352,14 @@ mod tests {
         chain
     }
 
+    const ACCOUNT: &str = "0xabc";
+
     fn settled(chain: &Chain) -> Seen {
-        Seen { keystore: Some(keystore(chain)), genesis: Some(genesis(chain)) }
+        Seen {
+            secret: keystore::secret(chain, &SystemRandom::new()),
+            keystore: Some(keystore::public(chain, ACCOUNT)),
+            genesis: Some(genesis(chain)),
+        }
     }
 
     fn now() -> Timestamp {
@@ -335,16 +368,13 @@ mod tests {
 
     #[test]
     fn a_new_chain_is_marked_and_gets_a_keystore_and_a_genesis_of_its_name() {
-        let plan = plan(&chain(), &Seen::default());
+        let plan = plan(&chain(), &Seen::default(), Some(ACCOUNT));
         assert_eq!(plan.mark, Some(json!({"finalizers": ["chain.onex.io/finalizer"]})));
         let (Step::Create(keystore), Step::Create(genesis)) = (plan.keystore, plan.genesis) else {
             panic!("both are missing")
         };
         assert_eq!(keystore.name_any(), "genesis-keystore");
-        assert_eq!(
-            keystore.data.unwrap()["keystore.json"],
-            r#"{"address":"0x210d9eD12CEA87E33a98AA7Bcb4359eABA9e800e"}"#
-        );
+        assert_eq!(keystore.data.unwrap()["keystore.json"], r#"{"address":"0xabc","secretName":"genesis-keystore"}"#);
         assert_eq!(genesis.name_any(), "genesis");
         assert_eq!(genesis.spec.miner_type, "S1.SMALL2");
         assert_eq!(genesis.labels()["apps.onex.io/chain-name"], "genesis");
@@ -352,10 +382,37 @@ mod tests {
     }
 
     #[test]
+    fn b6_every_chain_has_a_key_of_its_own_in_a_secret_and_only_its_account_in_the_config_map() {
+        let fresh = || keystore::secret(&chain(), &SystemRandom::new());
+        let (one, two) = (fresh().unwrap(), fresh().unwrap());
+        let account = keystore::address(&one).unwrap();
+        assert_ne!(Some(&account), keystore::address(&two).as_ref());
+        assert!(account.starts_with("0x") && account.len() == 42, "{account}");
+        assert_ne!(account, onex_crds::chain::DEFAULT_BOOTSTRAP_ACCOUNT);
+        let told = keystore::public(&chain(), &account).data.unwrap();
+        assert_eq!(told["keystore.json"], format!(r#"{{"address":"{account}","secretName":"genesis-keystore"}}"#));
+        assert_eq!(told.len(), 1);
+        // What is there stays, and what was lost is made again.
+        assert_eq!(key(&chain(), Some(&one), || panic!("it has one")).unwrap(), Step::Keep);
+        let mut lost = one;
+        lost.data = None;
+        assert!(matches!(key(&chain(), Some(&lost), fresh).unwrap(), Step::Change(_)));
+    }
+
+    #[test]
+    fn a_config_map_that_says_something_else_is_mended() {
+        let chain = chain();
+        let mut seen = settled(&chain);
+        seen.keystore.as_mut().unwrap().data = None;
+        let Step::Change(patch) = plan(&chain, &seen, Some(ACCOUNT)).keystore else { panic!("it is mended") };
+        assert!(patch["data"]["keystore.json"].as_str().unwrap().contains(ACCOUNT));
+    }
+
+    #[test]
     fn a_settled_chain_is_left_alone() {
         let mut chain = chain();
         chain.metadata.finalizers = Some(vec![names::FINALIZER_CHAIN.to_owned()]);
-        assert_eq!(plan(&chain, &settled(&chain)), Plan::default());
+        assert_eq!(plan(&chain, &settled(&chain), Some(ACCOUNT)), Plan::default());
     }
 
     #[test]
@@ -363,7 +420,7 @@ mod tests {
         let chain = chain();
         let mut seen = settled(&chain);
         seen.genesis.as_mut().unwrap().metadata.owner_references.as_mut().unwrap()[0].uid = "old-uid".to_owned();
-        assert_eq!(plan(&chain, &seen).genesis, Step::Taken("Chain genesis controls it".to_owned()));
+        assert_eq!(plan(&chain, &seen, Some(ACCOUNT)).genesis, Step::Taken("Chain genesis controls it".to_owned()));
     }
 
     #[test]
@@ -373,7 +430,7 @@ mod tests {
         seen.genesis.as_mut().unwrap().metadata.owner_references = None;
         seen.keystore.as_mut().unwrap().metadata.owner_references = None;
         seen.keystore.as_mut().unwrap().metadata.labels = None;
-        let plan = plan(&chain, &seen);
+        let plan = plan(&chain, &seen, Some(ACCOUNT));
         let Step::Adopt(patch) = plan.genesis else { panic!("it is adopted") };
         assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], "chain-uid");
         assert!(matches!(plan.keystore, Step::Taken(_)));
@@ -385,11 +442,11 @@ mod tests {
         let mut seen = settled(&chain);
         seen.keystore.as_mut().unwrap().metadata.labels = None;
         let labels = json!({"apps.onex.io/chain-name": "genesis"});
-        assert_eq!(plan(&chain, &seen).keystore, Step::Change(json!({"metadata": {"labels": labels}})));
+        assert_eq!(plan(&chain, &seen, Some(ACCOUNT)).keystore, Step::Change(json!({"metadata": {"labels": labels}})));
         chain.labels_mut().insert(names::LABEL_WATCH_FILTER.to_owned(), "blue".to_owned());
         let labels = json!({"apps.onex.io/watch-filter": "blue"});
-        assert_eq!(plan(&chain, &seen).genesis, Step::Change(json!({"metadata": {"labels": labels}})));
-        assert_eq!(keystore(&chain).labels()["apps.onex.io/watch-filter"], "blue");
+        assert_eq!(plan(&chain, &seen, Some(ACCOUNT)).genesis, Step::Change(json!({"metadata": {"labels": labels}})));
+        assert_eq!(keystore::public(&chain, ACCOUNT).labels()["apps.onex.io/watch-filter"], "blue");
         assert_eq!(genesis(&chain).labels()["apps.onex.io/watch-filter"], "blue");
     }
 
@@ -398,7 +455,10 @@ mod tests {
         let mut chain = chain();
         let seen = settled(&chain);
         chain.spec.miner_type = "M1.MEDIUM1".to_owned();
-        assert_eq!(plan(&chain, &seen).genesis, Step::Change(json!({"spec": {"minerType": "M1.MEDIUM1"}})));
+        assert_eq!(
+            plan(&chain, &seen, Some(ACCOUNT)).genesis,
+            Step::Change(json!({"spec": {"minerType": "M1.MEDIUM1"}}))
+        );
     }
 
     #[test]
@@ -461,7 +521,7 @@ mod tests {
         let (client, _stop) = crate::tests::a_platform().await;
         let chains = Api::<Chain>::namespaced(client.clone(), "kube-system");
         let chain = chains.create(&post(), &Chain::new("genesis", ChainSpec::default())).await.unwrap();
-        let metadata = ObjectMeta { name: Some(keystore_name(&chain)), ..ObjectMeta::default() };
+        let metadata = ObjectMeta { name: Some(keystore::name(&chain)), ..ObjectMeta::default() };
         let strangers = ConfigMap { metadata, ..ConfigMap::default() };
         Api::namespaced(client.clone(), "kube-system").create(&post(), &strangers).await.unwrap();
         let clock = Arc::new(crate::context::SystemClock);

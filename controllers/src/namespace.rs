@@ -608,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_with_age_between_their_bounds() {
+    fn b34_pauses_grow_with_age_between_their_bounds() {
         assert_eq!(pause_at_age(Duration::ZERO), FIRST_PAUSE);
         assert_eq!(pause_at_age(Duration::from_secs(8)), Duration::from_secs(2));
         assert_eq!(pause_at_age(Duration::from_secs(86_400)), LONGEST_PAUSE);

@@ -120,6 +120,19 @@ mod tests {
         assert_eq!(with(0).next_look(Some(Duration::from_secs(1))), seconds(1));
     }
 
+    /// In OneX none ran unless `--controllers='*'` was given, so that nothing was ever emptied or collected.
+    #[test]
+    fn b14_all_controllers_run_unless_some_are_named() {
+        assert_eq!(Settings::default().controllers, crate::controllers());
+    }
+
+    /// In OneX two programs with different controllers stood for the same lease, and one of them never worked.
+    #[test]
+    fn b36_the_lease_has_a_name_that_no_program_of_onex_stands_for() {
+        let name = Settings::default().leader.name;
+        assert!(!["controller-manager", "onex-controller-manager"].contains(&name.as_str()), "{name}");
+    }
+
     #[test]
     fn an_unknown_setting_is_refused() {
         assert!(serde_json::from_str::<Settings>(r#"{"batches": 3}"#).is_err());

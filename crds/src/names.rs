@@ -209,6 +209,16 @@ mod tests {
         }
     }
 
+    /// In OneX a MinerSet had two finalizers, one for each of its two types in Go, of which neither was ever used.
+    #[test]
+    fn b35_every_kind_has_one_finalizer_of_its_own() {
+        let finalizers = [FINALIZER_CHAIN, FINALIZER_MINER, FINALIZER_MINERSET];
+        assert_eq!(std::collections::BTreeSet::from(finalizers).len(), finalizers.len());
+        for finalizer in finalizers {
+            assert_eq!(not_a_qualified_name(finalizer), None, "{finalizer}");
+        }
+    }
+
     #[test]
     fn a_label_value_may_be_empty_and_have_capitals() {
         for good in ["", "A", "S1.SMALL1", "a_b-c.d"] {

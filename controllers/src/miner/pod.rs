@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_miner_mines_for_its_namespace_and_dials_the_genesis() {
+    fn b19_a_miner_mines_for_the_account_of_its_user_and_dials_the_genesis() {
         assert_eq!(
             arguments_of(&made(&miner())),
             [
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_genesis_does_not_mine_and_its_service_finds_it() {
+    fn b17_a_genesis_does_not_mine_and_its_service_finds_it() {
         let genesis = genesis();
         let pod = made(&genesis);
         assert_eq!(arguments_of(&pod).len(), 3);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pod_gets_what_its_type_promises_and_no_more() {
+    fn b44_the_pod_gets_what_its_type_promises_and_no_more() {
         let pod = made(&miner());
         let resources = pod.spec.unwrap().containers[0].resources.clone().unwrap();
         assert_eq!(resources.requests, resources.limits);

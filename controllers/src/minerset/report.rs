@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_set_says_so_in_every_way() {
+    fn b23_a_complete_set_says_so_in_every_way() {
         let set = minerset(2);
         let status = status(&set, &with_chain(), &outcome(&set, 2, 0), second(20));
         assert_eq!(

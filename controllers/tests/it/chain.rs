@@ -31,7 +31,7 @@ async fn a_deleted_chain_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_chain_that_is_made_again_gets_children_of_its_own() {
+async fn b32_a_chain_that_is_made_again_gets_children_of_its_own() {
     let world = World::with_chain().await;
     let first = world.running(SYSTEM, "genesis").await;
     world.delete::<Chain>(SYSTEM, "genesis").await;
@@ -49,7 +49,7 @@ async fn a_chain_that_is_made_again_gets_children_of_its_own() {
 }
 
 #[tokio::test]
-async fn references_that_were_lost_are_filled_in_again() {
+async fn b8_references_that_were_lost_are_filled_in_again() {
     let world = World::with_chain().await;
     world
         .until::<Chain>(SYSTEM, "genesis", |chain| condition(chain, "Ready").is_some_and(|ready| ready.is_true()))
@@ -85,7 +85,7 @@ fn labelled(namespace: &str, name: &str) -> Value {
 
 /// B18: in OneX the label alone made a genesis, and a Chain that saw it thought that it had one.
 #[tokio::test]
-async fn a_miner_with_the_label_of_a_chain_is_no_genesis() {
+async fn b18_a_miner_with_the_label_of_a_chain_is_no_genesis() {
     let world = World::new().await;
     for (namespace, name) in [(SYSTEM, "impostor"), (USER, "genesis")] {
         world.apply::<Miner>(namespace, labelled(namespace, name)).await;

@@ -34,7 +34,7 @@ fn health(miner: &Miner) -> &str {
 }
 
 #[tokio::test]
-async fn a_lost_pod_is_made_again() {
+async fn b7_a_lost_pod_is_made_again() {
     let world = World::free().await;
     let before = world.until::<Pod>(USER, "free", |_| true).await;
     world.delete::<Pod>(USER, "free").await;
@@ -50,7 +50,7 @@ async fn a_lost_pod_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_miner_is_provisioning_until_its_pod_is_ready_and_again_when_it_is_not() {
+async fn b2_a_miner_is_provisioning_until_its_pod_is_ready_and_again_when_it_is_not() {
     let world = World::without_kubelet().await;
     world.apply::<Chain>(SYSTEM, chain("genesis")).await;
     world.apply::<Miner>(USER, miner("free")).await;
@@ -88,7 +88,7 @@ async fn an_unknown_type_fails_the_miner_until_it_is_mended() {
 }
 
 #[tokio::test]
-async fn a_deleted_miner_is_seen_deleting_until_its_pod_is_gone() {
+async fn b20_a_deleted_miner_is_seen_deleting_until_its_pod_is_gone() {
     let world = World::free().await;
     world.patch::<Pod>(USER, "free", json!({"metadata": {"finalizers": ["test.onex.io/hold"]}})).await;
     world.delete::<Miner>(USER, "free").await;
@@ -134,6 +134,22 @@ async fn labels_and_annotations_of_the_spec_are_on_the_pod() {
     assert_eq!(pod.annotations()["note"], "x");
     assert_eq!(pod.annotations()["apps.onex.io/miner"], "free");
     assert_eq!(pod.labels()["apps.onex.io/minerset-name"], "free");
+}
+
+/// In OneX Pods were found by their name alone, so that of two of a name in two namespaces neither was.
+#[tokio::test]
+async fn b33_miners_of_one_name_in_two_namespaces_have_a_pod_each() {
+    let world = World::free().await;
+    let mut other = miner("free");
+    other["metadata"]["namespace"] = json!("user-other");
+    world.apply::<Miner>("user-other", other).await;
+    world.running("user-other", "free").await;
+    let (ours, theirs) =
+        (world.until::<Pod>(USER, "free", |_| true).await, world.until::<Pod>("user-other", "free", |_| true).await);
+    world.delete::<Pod>("user-other", "free").await;
+    world.until::<Pod>("user-other", "free", |pod| pod.uid() != theirs.uid()).await;
+    world.running("user-other", "free").await;
+    assert_eq!(world.until::<Pod>(USER, "free", |_| true).await.uid(), ours.uid());
 }
 
 #[tokio::test]

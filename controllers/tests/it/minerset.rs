@@ -120,7 +120,7 @@ async fn a_name_that_a_stranger_holds_is_skipped() {
 }
 
 #[tokio::test]
-async fn a_set_waits_for_its_chain_says_so_and_then_goes_on() {
+async fn b21_a_set_waits_for_its_chain_says_so_and_then_goes_on() {
     let world = World::new().await;
     world.apply::<MinerSet>(USER, minerset("a", 2)).await;
     let set = world.until::<MinerSet>(USER, "a", |set| conditions::is_false(set.conditions(), "Ready")).await;
@@ -131,7 +131,7 @@ async fn a_set_waits_for_its_chain_says_so_and_then_goes_on() {
 }
 
 #[tokio::test]
-async fn a_set_whose_chain_is_gone_still_shrinks_and_goes() {
+async fn b21_a_set_whose_chain_is_gone_still_shrinks_and_goes() {
     let world = World::set(3).await;
     world.delete::<Chain>(SYSTEM, "genesis").await;
     // It waits for the set, unless somebody insists.
@@ -178,7 +178,7 @@ async fn a_set_that_may_not_create_miners_does_not_replace_them() {
 }
 
 #[tokio::test]
-async fn a_new_template_reaches_the_miners_and_then_their_pods() {
+async fn b22_a_changed_template_reaches_pods() {
     let world = World::set(2).await;
     let before = world.until::<Pod>(USER, "a-0", |_| true).await;
     let template =
@@ -216,7 +216,7 @@ async fn a_failed_health_check_gets_a_miner_replaced() {
 }
 
 #[tokio::test]
-async fn sets_with_generated_names_do_not_share_their_miners() {
+async fn b9_sets_with_generated_names_do_not_share_their_miners() {
     let world = World::with_chain().await;
     let mut generated = minerset("", 1);
     generated["metadata"]["name"] = Value::Null;
@@ -250,7 +250,7 @@ async fn a_set_that_nobody_admitted_keeps_its_miners_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_set_whose_miners_are_refused_says_which_and_why_and_goes_on_when_they_are_not() {
+async fn b24_a_set_whose_miners_are_refused_says_which_and_why_and_goes_on_when_they_are_not() {
     let (tries, quota) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (tried, allowed) = (tries.clone(), quota.clone());
     let beyond_the_quota = move |request: &Request| {
@@ -304,4 +304,73 @@ async fn a_set_gets_past_miners_of_others_that_hold_its_names() {
     world.apply::<MinerSet>(USER, minerset("a", 1)).await;
     world.complete_set("a", 1).await;
     world.running(USER, "a-3").await;
+}
+
+/// In OneX a type that does not exist failed each Miner by itself, again and again, and the set did not know.
+#[tokio::test]
+async fn b25_a_type_that_is_in_no_table_is_told_by_the_set_and_disturbs_no_miner() {
+    let world = World::set(2).await;
+    let before = world.until::<Pod>(USER, "a-0", |_| true).await;
+    let template = |miner_type: &str| json!({"spec": {"template": {"spec": {"minerType": miner_type}}, "replicas": 3}});
+    world.patch::<MinerSet>(USER, "a", template("XXL")).await;
+    let told = |set: &MinerSet| {
+        conditions::get(set.conditions(), "MinersCreated").is_some_and(|told| told.reason == "MinerTypeUnsupported")
+    };
+    let set = world.until::<MinerSet>(USER, "a", told).await;
+    assert!(set.status.unwrap().failure_message.unwrap().contains("\"XXL\" is in no table"));
+    assert_eq!(world.miners().await, ["a-0", "a-1"]);
+    assert_eq!(world.until::<Pod>(USER, "a-0", |_| true).await.uid(), before.uid());
+    world.patch::<MinerSet>(USER, "a", template("S1.SMALL1")).await;
+    let set = world.complete_set("a", 3).await;
+    assert_eq!(set.status.unwrap().failure_message, None);
+}
+
+#[tokio::test]
+async fn a_set_that_is_paused_grows_and_changes_when_it_is_not() {
+    let world = World::set(2).await;
+    let change = json!({"spec": {"paused": true, "replicas": 3, "template": {"spec": {"minerType": "S1.SMALL1"}}}});
+    world.patch::<MinerSet>(USER, "a", change).await;
+    let set = world.complete_set("a", 3).await;
+    let waits =
+        |set: &MinerSet| conditions::get(set.conditions(), "UpToDate").is_some_and(|told| told.reason == "Paused");
+    world.until::<MinerSet>(USER, "a", waits).await;
+    assert_eq!(set.status.unwrap().updated_replicas, 1, "the new one is as the template says");
+    assert_eq!(world.running(USER, "a-0").await.spec.miner_type, "M1.MEDIUM2");
+    world.patch::<MinerSet>(USER, "a", json!({"spec": {"paused": false}})).await;
+    world.until_all::<Miner>(USER, |miners| miners.iter().all(|miner| miner.spec.miner_type == "S1.SMALL1")).await;
+    world.complete_set("a", 3).await;
+}
+
+#[tokio::test]
+async fn a_change_with_a_surge_and_a_label_that_goes_reaches_all_and_leaves_as_many_as_before() {
+    let world = World::set(2).await;
+    let strategy = json!({"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}});
+    let template = json!({"metadata": {"labels": {"tier": "gold"}}, "spec": {"minerType": "S1.SMALL1"}});
+    world.patch::<MinerSet>(USER, "a", json!({"spec": {"strategy": strategy, "template": template}})).await;
+    let all = |label: Option<&'static str>, miner_type: &'static str| {
+        move |miners: &[Miner]| {
+            let right = |miner: &Miner| {
+                miner.labels().get("tier").map(String::as_str) == label && miner.spec.miner_type == miner_type
+            };
+            miners.len() == 2 && miners.iter().all(right)
+        }
+    };
+    world.until_all::<Miner>(USER, all(Some("gold"), "S1.SMALL1")).await;
+    let template = json!({"metadata": {"labels": {"tier": null}}, "spec": {"minerType": "M1.MEDIUM1"}});
+    world.patch::<MinerSet>(USER, "a", json!({"spec": {"template": template}})).await;
+    world.until_all::<Miner>(USER, all(None, "M1.MEDIUM1")).await;
+    world.complete_set("a", 2).await;
+}
+
+#[tokio::test]
+async fn a_miner_that_is_unready_for_too_long_is_replaced() {
+    let world = World::set(2).await;
+    world.patch::<MinerSet>(USER, "a", json!({"spec": {"remediation": {"unhealthySeconds": 1}}})).await;
+    let before = world.running(USER, "a-1").await;
+    world.report(USER, "a-1", "False", "it does not answer").await;
+    world.until::<Miner>(USER, "a-1", |miner| conditions::is_false(miner.conditions(), "Ready")).await;
+    // Conditions know whole seconds, and a set that is not complete is looked at every now and then.
+    world
+        .until::<Miner>(USER, "a-1", |miner| miner.uid() != before.uid() && miner.phase() == onex_crds::Phase::Running)
+        .await;
 }

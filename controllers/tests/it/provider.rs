@@ -33,7 +33,7 @@ async fn home(provider: Client) -> World {
 }
 
 #[tokio::test]
-async fn pods_and_services_live_and_go_in_the_cluster_of_the_provider() {
+async fn b44_pods_and_services_live_and_go_in_the_cluster_of_the_provider() {
     let elsewhere = elsewhere().await;
     let home = home(elsewhere.client.clone()).await;
     home.apply::<Miner>(USER, miner("free")).await;

@@ -69,7 +69,7 @@ async fn the_minerset_of_the_samples_becomes_two_running_miners() {
 }
 
 #[tokio::test]
-async fn the_miner_of_the_samples_runs_and_says_where() {
+async fn b23_the_miner_of_the_samples_runs_and_says_where() {
     let world = World::with_chain().await;
     world.apply::<Miner>(USER, miner("freeminer")).await;
     let miner = world.running(USER, "freeminer").await;

@@ -1,20 +1,23 @@
 //! The kinds of OneX as Rust types: spec, status, defaults, checks.
 //!
 //! No I/O happens here. `crds/yaml/` is printed from these types and held fresh by a test, so the same CRDs install on
-//! any Kubernetes. Start at [`Kind`]; the kinds are [`Chain`], [`MinerSet`] and [`Miner`].
+//! any Kubernetes. Start at [`Kind`]; the kinds are [`Chain`], [`MinerSet`], [`Miner`], [`CronJob`] and [`Job`].
 
 // Clippy takes two printer columns of one type for a repetition.
 #![allow(clippy::duplicated_attributes)]
 
 pub mod chain;
 pub mod conditions;
+pub mod cronjob;
 pub mod duration;
 pub mod image;
 pub mod invalid;
+pub mod job;
 pub mod miner;
 pub mod minerset;
 pub mod names;
 pub mod rollout;
+pub mod schedule;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -22,13 +25,17 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use chain::{Chain, ChainSpec, ChainStatus, LocalReference};
 pub use conditions::{Condition, Severity, Truth};
+pub use cronjob::{Concurrency, CronJob, CronJobSpec, CronJobStatus, JobTemplate};
 pub use invalid::{Invalid, Problem};
+pub use job::{Job, JobCondition, JobPhase, JobSpec, JobStatus};
 pub use miner::{Address, AddressType, FailureReason, Miner, MinerSpec, MinerStatus, Phase, TemplateMeta};
 pub use minerset::{DeletePolicy, MinerSet, MinerSetSpec, MinerSetStatus, MinerTemplate};
 pub use rollout::{Leeway, Remediation, RollingUpdate, Strategy};
 
-/// The API group of every kind here.
+/// The API group of blockchains: Chains, MinerSets and Miners.
 pub const GROUP: &str = "apps.onex.io";
+/// The API group of CronJobs and Jobs.
+pub const BATCH_GROUP: &str = "batch.onex.io";
 /// The one version that is served and stored.
 pub const VERSION: &str = "v1beta1";
 /// The only namespace a Chain may live in, and where Miners look their Chain up.
@@ -66,7 +73,7 @@ pub trait Kind:
 
 /// The CRDs of all kinds, as they install on any Kubernetes.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![Chain::crd(), MinerSet::crd(), Miner::crd()]
+    vec![Chain::crd(), MinerSet::crd(), Miner::crd(), CronJob::crd(), Job::crd()]
 }
 
 /// Serde's question whether an optional number was left at zero.

@@ -13,6 +13,15 @@ pub const LABEL_DEPLOYMENT_NAME: &str = "apps.onex.io/deployment-name";
 /// Label compared with the `watch_filter` of the controllers, so that several of them can share a cluster.
 pub const LABEL_WATCH_FILTER: &str = "apps.onex.io/watch-filter";
 
+/// Label on a Job: the CronJob that made it.
+pub const LABEL_CRONJOB_NAME: &str = "batch.onex.io/cronjob-name";
+/// Label on a Pod: the Job that it does.
+pub const LABEL_JOB_NAME: &str = "batch.onex.io/job-name";
+/// Label on a Pod: the uid of the Job that it does. The Job finds its Pods by it.
+pub const LABEL_JOB_UID: &str = "batch.onex.io/job-uid";
+
+/// Annotation on a Job: the time of the schedule that it was made for, as RFC 3339 has it.
+pub const ANNOTATION_SCHEDULED: &str = "batch.onex.io/cronjob-scheduled-timestamp";
 /// Annotation on a Pod: the namespace of its Miner.
 pub const ANNOTATION_MINER_NAMESPACE: &str = "apps.onex.io/miner-namespace";
 /// Annotation on a Pod: the name of its Miner.
@@ -46,6 +55,8 @@ pub const ANNOTATION_SKIP_REMEDIATION: &str = "apps.onex.io/skip-remediation";
 pub const FINALIZER_CHAIN: &str = "chain.onex.io/finalizer";
 /// Finalizer of a Miner: its Pod is gone before it is.
 pub const FINALIZER_MINER: &str = "miner.onex.io/finalizer";
+/// Finalizer of a Job whose Pods live in another cluster: they are gone before it is.
+pub const FINALIZER_JOB: &str = "job.onex.io/finalizer";
 /// Finalizer of a MinerSet. Reserved: children go by owner reference, so nothing adds it.
 pub const FINALIZER_MINERSET: &str = "minerset.onex.io/finalizer";
 

@@ -13,7 +13,7 @@ use super::{
     text,
 };
 use crate::{
-    kinds::{Cell, Hooks, Kind},
+    kinds::{Cell, Column, Hooks, Kind},
     table::{age_column, column, human_duration, name_column, path, seconds, since, wide_column},
 };
 
@@ -262,7 +262,24 @@ fn cron_job() -> Kind {
     kind.categories = vec!["all".to_owned()];
     kind.status = true;
     kind.generation = true;
-    kind.columns = vec![
+    kind.columns = cron_columns();
+    kind.columns.extend(container_columns(
+        |object, _| joined(&object["spec"]["jobTemplate"]["spec"]["template"], "name"),
+        |object, _| joined(&object["spec"]["jobTemplate"]["spec"]["template"], "image"),
+    ));
+    kind.columns.push(wide_column(
+        "Selector",
+        "string",
+        "The labels by which Pods are found.",
+        Cell::Function(|object, _| selector(&object["spec"]["jobTemplate"]["spec"]["selector"]).into()),
+    ));
+    kind.hooks = Hooks { fill: fill_cron_job, check: check_cron_job, prepare: prepare_cron_job, ..Hooks::default() };
+    kind
+}
+
+/// What is shown of a CronJob, also of OneX's.
+pub fn cron_columns() -> Vec<Column> {
+    vec![
         name_column(),
         column("Schedule", "string", "When jobs are made.", path(".spec.schedule")),
         column(
@@ -297,19 +314,7 @@ fn cron_job() -> Kind {
             }),
         ),
         age_column(),
-    ];
-    kind.columns.extend(container_columns(
-        |object, _| joined(&object["spec"]["jobTemplate"]["spec"]["template"], "name"),
-        |object, _| joined(&object["spec"]["jobTemplate"]["spec"]["template"], "image"),
-    ));
-    kind.columns.push(wide_column(
-        "Selector",
-        "string",
-        "The labels by which Pods are found.",
-        Cell::Function(|object, _| selector(&object["spec"]["jobTemplate"]["spec"]["selector"]).into()),
-    ));
-    kind.hooks = Hooks { fill: fill_cron_job, check: check_cron_job, prepare: prepare_cron_job, ..Hooks::default() };
-    kind
+    ]
 }
 
 fn fill_cron_job(cron_job: &mut Value) {
@@ -365,7 +370,8 @@ fn check_cron_job(cron_job: &Value, old: Option<&Value>) -> Vec<Invalid> {
     wrong
 }
 
-fn check_zone(zone: &Value, wrong: &mut Vec<Invalid>) {
+/// What is wrong with a time zone, if one is written.
+pub fn check_zone(zone: &Value, wrong: &mut Vec<Invalid>) {
     let Some(zone) = zone.as_str() else { return };
     let mut refuse = |why: &str| wrong.push(Invalid::value("spec.timeZone", zone, why));
     if zone.is_empty() {

@@ -61,6 +61,7 @@ pub fn kinds() -> Vec<Kind> {
     kinds.push(resource_quotas::kind());
     kinds.extend(apps::kinds());
     kinds.extend(batch::kinds());
+    kinds.extend(onex::batch_kinds());
     kinds.push(autoscaling::kind());
     kinds.push(autoscaling_v1::kind());
     kinds.push(policy::kind());

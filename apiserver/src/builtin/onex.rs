@@ -1,13 +1,20 @@
 //! The kinds of OneX: descriptors from the typed CRDs, and the hooks as functions over the value.
 
-use onex_crds::{Chain, Invalid, Miner, MinerSet};
-use serde_json::Value;
+use std::collections::BTreeMap;
 
-use super::schemas;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use onex_crds::{Chain, CronJob, Invalid, Job, Miner, MinerSet};
+use serde_json::{Value, json};
+
+use super::{
+    batch::{check_zone, cron_columns},
+    schemas,
+    templates::{check_template, fill_template},
+};
 use crate::{
     kinds::{Cell, Column, Hooks, Kind, Names, Published, Scale},
     selector::Labels,
-    table::{age_column, column, name_column, path, wide_column},
+    table::{age_column, column, name_column, path, since, wide_column},
 };
 
 /// Chains, miner sets and miners.
@@ -20,6 +27,37 @@ pub fn kinds() -> Vec<Kind> {
     miner.columns = miner_columns();
     miner.generate_name = Some("mi-");
     vec![chain, miner_set, miner]
+}
+
+/// Cron jobs and jobs. Kubernetes has kinds of these names, which mean more to most people: these are listed after them.
+pub fn batch_kinds() -> Vec<Kind> {
+    let mut cron_job = onex::<CronJob>();
+    cron_job.columns = cron_job_columns();
+    cron_job.hooks = Hooks { fill: fill_cron_job, check: check_cron_job, ..cron_job.hooks };
+    cron_job.published = Published::new(|| with_templates(schemas::publish::<CronJob>(BATCH, VERSION, "CronJob")));
+    let mut job = onex::<Job>();
+    job.columns = job_columns();
+    job.hooks = Hooks { fill: fill_job, check: check_job, ..job.hooks };
+    job.published = Published::new(|| with_templates(schemas::publish::<Job>(BATCH, VERSION, "Job")));
+    vec![cron_job, job]
+}
+
+const BATCH: &str = onex_crds::BATCH_GROUP;
+const VERSION: &str = onex_crds::VERSION;
+
+/// Says what the templates are, which the types leave open: a CRD cannot name a type of somebody else.
+fn with_templates((name, mut schemas): (String, BTreeMap<String, Value>)) -> (String, BTreeMap<String, Value>) {
+    schemas.extend(schemas::definitions::<PodTemplateSpec>());
+    for (owner, field, target) in [
+        ("JobSpec", "template", "io.k8s.api.core.v1.PodTemplateSpec"),
+        ("JobTemplateSpec", "metadata", schemas::OBJECT_META),
+    ] {
+        let Some(schema) = schemas.get_mut(&schemas::renamed(owner)) else { continue };
+        let field = &mut schema["properties"][field];
+        let description = field["description"].take();
+        *field = json!({"description": description, "allOf": [{"$ref": format!("#/components/schemas/{target}")}]});
+    }
+    (name, schemas)
 }
 
 /// The descriptor of a typed kind. Everything but the columns comes from its CRD.
@@ -136,6 +174,81 @@ fn warn<K: onex_crds::Kind>(value: &Value) -> Vec<String> {
     typed::<K>(value).map(|object| object.warn()).unwrap_or_default()
 }
 
+fn fill_job(job: &mut Value) {
+    fill::<Job>(job);
+    fill_pod(job.get_mut("spec"));
+}
+
+fn fill_cron_job(cron_job: &mut Value) {
+    fill::<CronJob>(cron_job);
+    fill_pod(cron_job.pointer_mut("/spec/jobTemplate/spec"));
+}
+
+/// What Kubernetes fills in of a template of Pods, where there is one.
+fn fill_pod(spec: Option<&mut Value>) {
+    if let Some(spec) = spec.and_then(Value::as_object_mut).filter(|spec| spec.contains_key("template")) {
+        fill_template(spec);
+    }
+}
+
+fn check_job(job: &Value, old: Option<&Value>) -> Vec<Invalid> {
+    let mut wrong = check::<Job>(job, old);
+    check_pod(&job["spec"], "spec", &mut wrong);
+    wrong
+}
+
+fn check_cron_job(cron_job: &Value, old: Option<&Value>) -> Vec<Invalid> {
+    let mut wrong = check::<CronJob>(cron_job, old);
+    let zone = &cron_job["spec"]["timeZone"];
+    if old.is_none_or(|old| old["spec"]["timeZone"] != *zone) {
+        check_zone(zone, &mut wrong);
+    }
+    check_pod(&cron_job["spec"]["jobTemplate"]["spec"], "spec.jobTemplate.spec", &mut wrong);
+    wrong
+}
+
+fn check_pod(spec: &Value, at: &str, wrong: &mut Vec<Invalid>) {
+    if spec["template"].is_object() {
+        check_template(&spec["template"], &format!("{at}.template"), &[], wrong);
+    }
+}
+
+fn cron_job_columns() -> Vec<Column> {
+    let success = Cell::Function(|object, now| match &object["status"]["lastSuccessfulTime"] {
+        Value::Null => "<none>".into(),
+        time => since(time, now).into(),
+    });
+    let mut columns = cron_columns();
+    columns.push(wide_column("Last Success", "string", "When a job last succeeded.", success));
+    columns
+}
+
+fn job_columns() -> Vec<Column> {
+    vec![
+        name_column(),
+        column(
+            "Type",
+            "string",
+            "Who does the job, in a word.",
+            Cell::Function(|job, _| job["spec"]["type"].as_str().unwrap_or("<none>").into()),
+        ),
+        column("Phase", "string", "How far it is.", Cell::Function(phase)),
+        age_column(),
+        wide_column(
+            "Failed",
+            "integer",
+            "How often it failed.",
+            Cell::Function(|job, _| job["status"]["failed"].as_i64().unwrap_or_default().into()),
+        ),
+        wide_column(
+            "Pod",
+            "string",
+            "The pod that does it, or did last.",
+            Cell::Function(|job, _| job["status"]["podRef"]["name"].as_str().unwrap_or("<none>").into()),
+        ),
+    ]
+}
+
 fn miner_set_columns() -> Vec<Column> {
     vec![
         name_column(),
@@ -194,7 +307,7 @@ mod tests {
     use crate::table::printed;
 
     fn kind(name: &str) -> Kind {
-        kinds().into_iter().find(|kind| kind.kind == name).expect("a kind of OneX")
+        kinds().into_iter().chain(batch_kinds()).find(|kind| kind.kind == name).expect("a kind of OneX")
     }
 
     fn object(kind: &Kind, spec: Value) -> Value {
@@ -263,7 +376,86 @@ mod tests {
         );
         assert_eq!(set.scale.expect("a set scales").spec, ["spec", "replicas"]);
         assert!(set.status && set.namespaced && set.generation && set.strategic);
+        assert_eq!(kind("Job").prefix, "/registry/batch.onex.io/jobs/");
         assert_eq!(kind("Chain").short_names, ["ch"]);
         assert_eq!(kind("Miner").short_names, ["mi"]);
+    }
+
+    /// In OneX, a Job had the short name of a Miner. Ours have none that anybody else has.
+    #[test]
+    fn b27_the_short_names_of_onex_are_nobody_elses() {
+        let mut count: BTreeMap<String, usize> = BTreeMap::new();
+        super::super::kinds().into_iter().flat_map(|kind| kind.short_names).for_each(|name| {
+            *count.entry(name).or_default() += 1;
+        });
+        for name in kinds().into_iter().chain(batch_kinds()).flat_map(|kind| kind.short_names) {
+            assert_eq!(count[&name], 1, "{name}");
+        }
+    }
+
+    fn complaints(kind: &Kind, object: &Value) -> Vec<String> {
+        (kind.hooks.check)(object, None).iter().map(ToString::to_string).collect()
+    }
+
+    fn pod(image: &str) -> Value {
+        json!({"spec": {"containers": [{"name": "c", "image": image}]}})
+    }
+
+    #[test]
+    fn the_template_of_a_job_is_filled_and_checked_as_a_pod() {
+        let job = kind("Job");
+        let made = object(&job, json!({"template": pod("i")}));
+        assert_eq!(made["spec"]["template"]["spec"]["restartPolicy"], "Never");
+        assert_eq!(made["spec"]["template"]["spec"]["dnsPolicy"], "ClusterFirst");
+        assert_eq!(complaints(&job, &made), Vec::<String>::new());
+        let empty = object(&job, json!({"template": {"spec": {}}}));
+        assert_eq!(complaints(&job, &empty), ["spec.template.spec.containers: Required value"]);
+        let elsewhere = object(&job, json!({"type": "AWS", "providerSpec": {"a": 1}}));
+        assert_eq!(elsewhere["spec"], json!({"type": "AWS", "providerSpec": {"a": 1}}));
+    }
+
+    #[test]
+    fn a_cron_job_says_when_where_and_what() {
+        let cron = kind("CronJob");
+        let with = |spec: Value| {
+            let mut whole = json!({"schedule": "0 2 * * *", "jobTemplate": {"spec": {"template": pod("i")}}});
+            whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+            object(&cron, whole)
+        };
+        assert_eq!(complaints(&cron, &with(json!({"timeZone": "Europe/Berlin"}))), Vec::<String>::new());
+        for (spec, complaint) in [
+            (
+                json!({"schedule": "0 2 * *"}),
+                "spec.schedule: Invalid value: \"0 2 * *\": expected exactly 5 fields, found 4: [0 2 * *]",
+            ),
+            (json!({"timeZone": "Mars//X"}), "spec.timeZone: Invalid value: \"Mars//X\": unknown time zone Mars//X"),
+            (
+                json!({"jobTemplate": {"spec": {"template": {"spec": {}}}}}),
+                "spec.jobTemplate.spec.template.spec.containers: Required value",
+            ),
+        ] {
+            assert_eq!(complaints(&cron, &with(spec)), [complaint]);
+        }
+    }
+
+    #[test]
+    fn kubectl_shows_when_a_cron_job_is_due_and_how_far_jobs_are() {
+        let cron = kind("CronJob");
+        let mut shown = object(&cron, json!({"schedule": "@hourly", "jobTemplate": {"spec": {"type": "x"}}}));
+        shown["status"] = json!({"active": [{}], "lastScheduleTime": "1970-01-01T00:00:00Z"});
+        assert_eq!(
+            printed(&cron, &[shown], 60),
+            "Name | Schedule | Timezone | Suspend | Active | Last Schedule | Age | (Last Success)\n\
+             a | @hourly | <none> | False | 1 | 60s | <unknown> | <none>"
+        );
+        let job = kind("Job");
+        let mut shown = object(&job, json!({"type": "AWS"}));
+        let fresh = shown.clone();
+        shown["status"] = json!({"phase": "Running", "failed": 1, "podRef": {"name": "a-1"}});
+        assert_eq!(
+            printed(&job, &[fresh, shown], 0),
+            "Name | Type | Phase | Age | (Failed) | (Pod)\na | AWS | Pending | <unknown> | 0 | <none>\n\
+             a | AWS | Running | <unknown> | 1 | a-1"
+        );
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::markers::{ATOMIC, ATOMIC_FIELDS, GRANULAR_FIELDS, KEY_DEFAULTS, LISTS, NEVER_ABSENT, OBJECTS};
 
 /// What OneX's own types are called in OpenAPI, as the Go types of the same name are.
-const ONEX: &str = "com.github.onexstack.onex.pkg.apis.apps.v1beta1.";
+const ONEX: &str = "com.github.onexstack.onex.pkg.apis.";
 /// The schema of `metadata`.
 pub const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
@@ -96,8 +96,13 @@ pub fn definitions<T: JsonSchema>() -> BTreeMap<String, Value> {
     schemas
 }
 
-fn renamed(name: &str) -> String {
-    if name.starts_with("io.k8s.") { name.to_owned() } else { format!("{ONEX}{name}") }
+/// What a type is called in OpenAPI, given its own name.
+pub fn renamed(name: &str) -> String {
+    match name {
+        kubernetes if kubernetes.starts_with("io.k8s.") => kubernetes.to_owned(),
+        batch if batch.starts_with("Job") || batch.starts_with("CronJob") => format!("{ONEX}batch.v1beta1.{batch}"),
+        apps => format!("{ONEX}apps.v1beta1.{apps}"),
+    }
 }
 
 fn rename_references(schema: &mut Value) {

@@ -368,3 +368,45 @@ async fn an_autoscaler_is_one_and_the_same_in_both_versions() {
     assert_eq!(table["rows"][0]["cells"][2], "memory: <unknown>/1Gi");
     assert_eq!(world.post(&old, json!({"metadata": {"name": "i"}, "spec": {"maxReplicas": 0}})).await.code, 422);
 }
+
+/// In OneX itself, its own sample of a CronJob is refused: its Jobs have no template.
+#[tokio::test]
+async fn the_samples_of_jobs_are_taken_as_they_are_also_by_who_asks_for_strictness() {
+    let world = World::new().await;
+    let sample = |name: &str| -> Value {
+        let path = format!("{}/../manifests/sample/onex/{name}", env!("CARGO_MANIFEST_DIR"));
+        serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let path = |plural: &str| format!("/apis/batch.onex.io/v1beta1/namespaces/default/{plural}");
+    let strict = |plural: &str| format!("{}?fieldValidation=Strict", path(plural));
+    let job = world.post(&strict("jobs"), sample("job.yaml")).await.is(201);
+    assert_eq!((&job["spec"], &job["metadata"]["generation"]), (&sample("job.yaml")["spec"], &json!(1)));
+    let cron = world.post(&strict("cronjobs"), sample("cronjob.yaml")).await.is(201);
+    assert_eq!((&cron["spec"]["suspend"], &cron["spec"]["concurrencyPolicy"]), (&json!(false), &json!("Forbid")));
+    let container = &cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["env"][0]["valueFrom"]["secretKeyRef"]["key"], "password");
+    let mut wrong = sample("cronjob.yaml");
+    wrong["metadata"]["name"] = json!("wrong");
+    wrong["spec"]["jobTemplate"]["spec"]["template"]["spec"]["contaners"] = json!([]);
+    let said = world.post(&strict("cronjobs"), wrong.clone()).await.says(400);
+    assert!(said.contains("unknown field \"spec.jobTemplate.spec.template.spec.contaners\""), "{said}");
+    wrong["spec"]["schedule"] = json!("0 25 * * *");
+    wrong["spec"]["timeZone"] = json!("Mars/Olympus");
+    wrong["spec"]["startingDeadlineSeconds"] = json!(-1);
+    let said = world.post(&path("cronjobs"), wrong).await.says(422);
+    for complaint in [
+        "spec.schedule: Invalid value: \"0 25 * * *\": end of range (25) above maximum (23): 25",
+        "spec.timeZone: Invalid value: \"Mars/Olympus\": unknown time zone Mars/Olympus",
+        "spec.startingDeadlineSeconds: Invalid value: -1: must be greater than or equal to 0",
+    ] {
+        assert!(said.contains(complaint), "{said}");
+    }
+    let status = json!({"status": {"phase": "Running", "providerStatus": {"instance": "i-1"}}});
+    let told = world.merge(&format!("{}/my-aws-job/status", path("jobs")), status).await.is(200);
+    assert_eq!((&told["status"]["phase"], &told["metadata"]["generation"]), (&json!("Running"), &json!(1)));
+    let table = world.table(&path("jobs")).await.is(200);
+    assert_eq!(
+        table["rows"][0]["cells"].as_array().unwrap()[..3],
+        [json!("my-aws-job"), json!("AWS"), json!("Running")]
+    );
+}

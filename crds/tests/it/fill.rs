@@ -1,7 +1,8 @@
 //! Filling twice is filling once, and never takes anything away.
 
 use onex_crds::{
-    Chain, ChainSpec, Kind, Miner, MinerSet, MinerSetSpec, MinerSpec, MinerTemplate, TemplateMeta, minerset,
+    Chain, ChainSpec, CronJob, CronJobSpec, JobSpec, JobTemplate, Kind, Miner, MinerSet, MinerSetSpec, MinerSpec,
+    MinerTemplate, TemplateMeta, minerset,
 };
 use proptest::prelude::*;
 
@@ -58,7 +59,34 @@ fn settles<K: Kind + Clone + PartialEq + std::fmt::Debug>(mut object: K, fill: i
     assert_eq!(wire, once);
 }
 
+fn job_spec() -> impl Strategy<Value = JobSpec> {
+    (word(), prop::option::of(word()), prop::option::of(any::<bool>())).prop_map(|(type_, policy, suspend)| JobSpec {
+        type_,
+        suspend,
+        template: policy.map(|policy| serde_json::json!({"spec": {"restartPolicy": policy}})),
+        ..JobSpec::default()
+    })
+}
+
+fn cronjob_spec() -> impl Strategy<Value = CronJobSpec> {
+    (word(), word(), prop::option::of(any::<bool>()), job_spec(), prop::option::of(any::<i32>())).prop_map(
+        |(schedule, concurrency_policy, suspend, spec, limit)| CronJobSpec {
+            schedule,
+            concurrency_policy,
+            suspend,
+            job_template: JobTemplate { spec, ..JobTemplate::default() },
+            failed_jobs_history_limit: limit,
+            ..CronJobSpec::default()
+        },
+    )
+}
+
 proptest! {
+    #[test]
+    fn filling_a_cronjob_twice_is_filling_it_once(spec in cronjob_spec()) {
+        settles(CronJob::new("a", spec), Kind::fill);
+    }
+
     #[test]
     fn filling_a_chain_twice_is_filling_it_once(spec in chain_spec()) {
         settles(Chain::new("a", spec), Kind::fill);

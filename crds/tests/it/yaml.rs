@@ -68,9 +68,21 @@ fn names_and_subresources_are_those_of_onex() {
             json!({"kind": "Chain", "plural": "chains", "singular": "chain", "shortNames": ["ch"], "categories": ["all"]}),
             json!({"kind": "MinerSet", "plural": "minersets", "singular": "minerset", "shortNames": ["ms"], "categories": ["all"]}),
             json!({"kind": "Miner", "plural": "miners", "singular": "miner", "shortNames": ["mi"], "categories": ["all"]}),
+            json!({"kind": "CronJob", "plural": "cronjobs", "singular": "cronjob", "shortNames": ["ocj"], "categories": ["all"]}),
+            json!({"kind": "Job", "plural": "jobs", "singular": "job", "shortNames": ["oj"], "categories": ["all"]}),
         ]
     );
     let version = json!(crds()[1].spec.versions[0]);
     assert_eq!(version["subresources"]["scale"]["specReplicasPath"], ".spec.replicas");
     assert_eq!(version["selectableFields"], json!([{"jsonPath": ".status.replicas"}]));
+}
+
+/// In OneX, a Job had the short name of a Miner, and `kubectl get mi` could mean either.
+#[test]
+fn b27_no_two_kinds_share_a_short_name() {
+    let mut names: Vec<String> = crds().into_iter().flat_map(|crd| crd.spec.names.short_names.unwrap()).collect();
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count, "{names:?}");
 }

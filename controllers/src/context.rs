@@ -97,7 +97,7 @@ pub(crate) fn members_of(namespace: &str, set: &str) -> String {
 }
 
 /// Managed fields are trees of maps, larger in memory than all the rest of an object.
-fn slim<K: Resource>(object: &mut K) {
+pub(crate) fn slim<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 

@@ -1,4 +1,4 @@
-//! chain, minerset, miner, garbage, namespace, mirror: what keeps the world as the kinds say it should be.
+//! chain, minerset, miner, job, cronjob, garbage, namespace, mirror: what keeps the world as the kinds say it should be.
 //!
 //! Every pass observes, plans, acts and reports. Planning is a pure function of what was observed; names of children are
 //! deterministic, so acting twice on a stale view collides instead of doubling; status is what is seen, written only when it
@@ -8,9 +8,11 @@
 
 mod chain;
 mod context;
+mod cronjob;
 pub mod discovery;
 mod error;
 pub mod garbage;
+pub mod job;
 pub mod leader;
 mod miner;
 mod minerset;
@@ -30,10 +32,10 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Action};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use onex_crds::{CHAIN_NAMESPACE, Chain, Miner, MinerSet, names};
+use onex_crds::{CHAIN_NAMESPACE, Chain, CronJob, Job, Miner, MinerSet, names};
 use onex_db::Db;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -59,6 +61,10 @@ pub enum Name {
     MinerSet,
     /// A Miner becomes a Pod.
     Miner,
+    /// A Job becomes Pods, one after the other, until one succeeds.
+    Job,
+    /// A CronJob becomes Jobs, on a schedule.
+    CronJob,
     /// A deleted Namespace is emptied.
     Namespace,
     /// What lost its owner is deleted.
@@ -68,8 +74,9 @@ pub enum Name {
 }
 
 /// The list of controllers, in no order that matters.
-pub fn controllers() -> [Name; 6] {
-    [Name::Chain, Name::MinerSet, Name::Miner, Name::Namespace, Name::Garbage, Name::Mirror]
+pub fn controllers() -> [Name; 8] {
+    use Name::{Chain, CronJob, Garbage, Job, Miner, MinerSet, Mirror, Namespace};
+    [Chain, MinerSet, Miner, Job, CronJob, Namespace, Garbage, Mirror]
 }
 
 /// All controllers of one platform.
@@ -199,6 +206,8 @@ fn work(name: Name, context: Arc<Context>, shutdown: CancellationToken) -> BoxFu
             }
             .boxed()
         }
+        Name::Job => drive(jobs(&context), job::reconcile, context, shutdown).boxed(),
+        Name::CronJob => drive(cron_jobs(&context), cronjob::reconcile, context, shutdown).boxed(),
         Name::Namespace => {
             namespace::run(context.apiserver.clone(), settings.namespace.clone(), context.clock.clone(), shutdown)
                 .boxed()
@@ -316,6 +325,23 @@ fn miners(context: &Context) -> Controller<Miner> {
     watching(of_every(&views.miners, calls), services, labelled, |service| namesake(&service))
 }
 
+/// A Job is looked at when it or a Pod of it changes.
+fn jobs(context: &Context) -> Controller<Job> {
+    let labelled = watcher::Config::default().labels(names::LABEL_JOB_NAME);
+    let pods = Api::<Pod>::all(context.provider.clone());
+    watching(alone::<Job>(context), pods, labelled, |pod: Pod| {
+        let job = pod.labels().get(names::LABEL_JOB_NAME).cloned();
+        let namespace = pod.namespace().unwrap_or_default();
+        job.map(|name| ObjectRef::new(&name).within(&namespace)).into_iter().collect()
+    })
+}
+
+/// A CronJob is looked at when it or a Job that it owns changes.
+fn cron_jobs(context: &Context) -> Controller<CronJob> {
+    let labelled = watcher::Config::default().labels(names::LABEL_CRONJOB_NAME);
+    watching(alone::<CronJob>(context), Api::<Job>::all(context.apiserver.clone()), labelled, |job: Job| owners(&job))
+}
+
 /// Pods and genesis Services have the name and the namespace of their Miner.
 fn namesake(child: &impl Resource) -> Vec<ObjectRef<Miner>> {
     vec![ObjectRef::new(&child.name_any()).within(child.meta().namespace.as_deref().unwrap_or_default())]
@@ -349,6 +375,17 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     Controller::for_stream(stream::pending(), view.store()).reconcile_on(calls.answer(Duration::ZERO))
+}
+
+/// A controller of every object of a kind that nobody else looks at, each kept without what no pass looks at.
+fn alone<K>(context: &Context) -> Controller<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (objects, writer) = reflector::store();
+    let all = Api::<K>::all(context.apiserver.clone());
+    let changes = watcher(all, watcher::Config::default()).modify(context::slim).reflect(writer);
+    Controller::for_stream(changes.applied_objects(), objects)
 }
 
 /// How long a pass may take. The largest makes a batch of Miners in seconds; what takes longer waits for somebody who does

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, garbage, leader, mirror, namespace};
+use crate::{Name, garbage, job, leader, mirror, namespace};
 
 /// Settings of the controllers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct Settings {
     pub grace_seconds: u32,
     /// Only objects whose label `apps.onex.io/watch-filter` has this value are worked on; empty works on all. Default empty.
     pub watch_filter: String,
+    /// Settings of the job controller.
+    pub job: job::Settings,
     /// Settings of the namespace controller.
     pub namespace: namespace::Settings,
     /// Settings of the garbage controller.
@@ -78,6 +80,7 @@ impl Default for Settings {
             node: String::new(),
             grace_seconds: 5,
             watch_filter: String::new(),
+            job: job::Settings::default(),
             namespace: namespace::Settings::default(),
             garbage: garbage::Settings::default(),
             mirror: mirror::Settings::default(),

@@ -55,6 +55,12 @@ pub const MEANINGS: &[(&str, &str)] = &[
         "controllers.watch_filter",
         "Only objects whose label apps.onex.io/watch-filter has this value are worked on; empty works on all.",
     ),
+    ("controllers.job", "What does Jobs."),
+    (
+        "controllers.job.backoff_seconds",
+        "Seconds between the first failure of a Job and the next try; twice as many after each further one.",
+    ),
+    ("controllers.job.backoff_max_seconds", "Seconds between two tries at most."),
     ("controllers.namespace", "What empties deleted namespaces."),
     ("controllers.namespace.workers", "How many namespaces are emptied at the same time."),
     ("controllers.namespace.request_seconds", "Seconds after which a request is given up, to be tried again later."),

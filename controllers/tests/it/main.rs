@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod chain;
+mod cronjob;
 mod flaky;
 mod garbage;
+mod job;
 mod leader;
 #[allow(dead_code, reason = "tests of the crate db use all of it")]
 #[path = "../../../db/tests/it/mariadb.rs"]

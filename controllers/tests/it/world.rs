@@ -11,13 +11,14 @@ use axum::response::IntoResponse;
 use axum::{Json, Router};
 use futures::StreamExt;
 use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use onex_apiserver::{Apiserver, Handles};
-use onex_controllers::{Controllers, Settings};
+use onex_controllers::{Clock, Controllers, Settings};
 use onex_crds::{Chain, Miner, MinerSet};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -44,12 +45,34 @@ pub struct Making<Door> {
     pub door: Door,
     /// Where Pods live, if not in this world.
     pub provider: Option<Client>,
+    /// What time it is, if not what it is.
+    pub clock: Option<Arc<SetClock>>,
+}
+
+/// A clock that stands still until it is put forward.
+pub struct SetClock(parking_lot::Mutex<Timestamp>);
+
+impl SetClock {
+    /// It begins with the time that it is, as objects are stamped by the apiserver.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(parking_lot::Mutex::new(Timestamp::now())))
+    }
+
+    pub fn put_forward(&self, seconds: i64) {
+        *self.0.lock() += SignedDuration::from_secs(seconds);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock()
+    }
 }
 
 impl Default for Making<fn(Router) -> Router> {
     fn default() -> Self {
         let (settings, apiserver) = Default::default();
-        Self { settings, apiserver, kubelet: true, door: |router| router, provider: None }
+        Self { settings, apiserver, kubelet: true, door: |router| router, provider: None, clock: None }
     }
 }
 
@@ -70,12 +93,12 @@ impl World {
 
     /// A platform whose controllers reach the apiserver through `door`.
     pub async fn whose_controllers_see(settings: Settings, kubelet: bool, door: impl FnOnce(Router) -> Router) -> Self {
-        let Making { apiserver, provider, .. } = Making::default();
-        Self::made_of(Making { settings, apiserver, kubelet, door, provider }).await
+        let Making { apiserver, provider, clock, .. } = Making::default();
+        Self::made_of(Making { settings, apiserver, kubelet, door, provider, clock }).await
     }
 
     pub async fn made_of<Door: FnOnce(Router) -> Router>(making: Making<Door>) -> Self {
-        let Making { settings, apiserver, kubelet, door, provider } = making;
+        let Making { settings, apiserver, kubelet, door, provider, clock } = making;
         let url = "memory:".parse().unwrap();
         let storage = onex_storage::open(&url, &onex_storage::Settings::default()).await.unwrap();
         let server = Arc::new(Apiserver::new(apiserver, Handles::over(storage)).await.unwrap());
@@ -92,11 +115,20 @@ impl World {
             Some(provider) => controllers.with_provider(provider),
             None => controllers,
         };
+        let controllers = match clock {
+            Some(clock) => controllers.with_clock(clock),
+            None => controllers,
+        };
         tokio::spawn(controllers.run(stop.clone()));
         if kubelet {
             tokio::spawn(pretend(client.clone(), stop.clone()));
         }
         Self { client, _stop: stop.drop_guard() }
+    }
+
+    /// A platform whose controllers go by this clock.
+    pub async fn by(clock: &Arc<SetClock>) -> Self {
+        Self::made_of(Making { clock: Some(clock.clone()), ..Making::default() }).await
     }
 
     /// The same, with the chain `genesis` applied as the sample has it.
@@ -220,6 +252,16 @@ impl World {
 
     pub async fn running(&self, namespace: &str, name: &str) -> Miner {
         self.until::<Miner>(namespace, name, |miner| miner.phase() == onex_crds::Phase::Running).await
+    }
+
+    /// Says of a Pod that its only container ended, and when.
+    pub async fn report_end(&self, namespace: &str, name: &str, exit_code: i32, at: Timestamp) {
+        let phase = if exit_code == 0 { "Succeeded" } else { "Failed" };
+        let ended = json!({"exitCode": exit_code, "finishedAt": at.to_string()});
+        let container = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": ended}});
+        let status = json!({"status": {"phase": phase, "containerStatuses": [container]}});
+        self.api::<Pod>(namespace).patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
 
     /// Says of a Pod what a kubelet would.

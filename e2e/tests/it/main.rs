@@ -18,6 +18,7 @@ mod definitions;
 mod deletion;
 mod door;
 mod edits;
+mod jobs;
 mod keeping;
 mod kinds;
 mod miners;

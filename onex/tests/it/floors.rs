@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// The floors, ground first. A crate depends only on crates of floors below its own.
 const FLOORS: [&[&str]; 4] = [
-    &["onex-crds", "onex-storage", "onex-audit", "onex-db", "onex-daemon"],
+    &["onex-crds", "onex-proto", "onex-storage", "onex-audit", "onex-db", "onex-daemon"],
     &["onex-client"],
     // The load tool knows no other crate: what it measures is a process.
     &["onex-apiserver", "onex-controllers", "onex-node", "onex-toyblc", "onex-bench"],

@@ -1,0 +1,30 @@
+//! The contract of the services: messages, errors, rules and routes, once for REST and gRPC.
+//!
+//! The `.proto` files under `proto/` name everything as OneX does. [`usercenter`] holds what is generated from them, with the
+//! JSON form that protobuf prescribes (`int64` as text, what is zero left out, unknown fields refused). [`Error`] is how every
+//! call fails, on either wire; [`Rules`] is what a message must keep to; [`routes`] says where REST finds each call;
+//! [`openapi`] describes all of it. No I/O.
+
+mod error;
+pub mod openapi;
+mod routes;
+mod rules;
+mod status;
+mod text;
+mod timestamp;
+
+pub use error::{Body, Error, Reason};
+pub use routes::{Method, Route, Who, routes, usercenter_routes};
+pub use rules::{Check, Rule, Rules, Value, Violation, constraints};
+pub use text::Language;
+pub use timestamp::Timestamp;
+
+/// Every `.proto` file with its comments, as a `FileDescriptorSet`: for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// `usercenter.v1`: users, key pairs, sessions and policies.
+#[allow(missing_docs, clippy::all)]
+pub mod usercenter {
+    include!(concat!(env!("OUT_DIR"), "/usercenter.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/usercenter.v1.serde.rs"));
+}

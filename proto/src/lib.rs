@@ -3,7 +3,7 @@
 //! The `.proto` files under `proto/` name everything as OneX does. [`usercenter`] holds what is generated from them, with the
 //! JSON form that protobuf prescribes (`int64` as text, what is zero left out, unknown fields refused). [`Error`] is how every
 //! call fails, on either wire; [`Rules`] is what a message must keep to; [`routes`] says where REST finds each call;
-//! [`openapi`] describes all of it. No I/O.
+//! [`openapi`] describes all of it; [`token`] is how people and programs show who they are. No I/O.
 
 mod error;
 pub mod openapi;
@@ -12,6 +12,7 @@ mod rules;
 mod status;
 mod text;
 mod timestamp;
+pub mod token;
 
 pub use error::{Body, Error, Reason};
 pub use routes::{Method, Route, Who, routes, usercenter_routes};

@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 4] = [
     &["onex-crds", "onex-proto", "onex-storage", "onex-audit", "onex-db", "onex-daemon"],
     &["onex-client"],
     // The load tool knows no other crate: what it measures is a process.
-    &["onex-apiserver", "onex-controllers", "onex-node", "onex-toyblc", "onex-bench"],
+    &["onex-apiserver", "onex-controllers", "onex-node", "onex-usercenter", "onex-toyblc", "onex-bench"],
     &["onex"],
 ];
 

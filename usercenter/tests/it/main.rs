@@ -1,0 +1,3 @@
+//! The usercenter as its clients see it, and its policies beside Casbin's.
+
+mod casbin;

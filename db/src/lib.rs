@@ -10,6 +10,7 @@
 //! nothing looks into JSON; an index is a unique constraint that ends in the key of the table; and a transaction that
 //! writes is begun by `Db::writing`.
 
+pub mod accounts;
 mod engine;
 mod error;
 mod migrations;

@@ -9,7 +9,10 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection, SqlSafeStr};
 use crate::{Engine, Error, Result};
 
 /// Every migration: its number, what it is about, and its text.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "mirror", include_str!("../migrations/0001_mirror.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "mirror", include_str!("../migrations/0001_mirror.sql")),
+    (2, "accounts", include_str!("../migrations/0002_accounts.sql")),
+];
 
 /// Makes the tables what this version of OneX expects. Several processes may do so at once.
 pub(crate) async fn run(connection: &mut AnyConnection, engine: Engine, place: &str) -> Result<()> {

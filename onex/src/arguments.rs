@@ -20,6 +20,8 @@ pub enum Command {
     Up(Up),
     /// Run only the storage and the apiserver.
     Apiserver(Up),
+    /// Run only the usercenter, over the database in the settings.
+    Usercenter(Up),
     /// Run only the controllers, against the apiserver that a kubeconfig names.
     Controllers(Part),
     /// Run only the node. It shares the apiserver's data directory, because it shares its certificate authority.

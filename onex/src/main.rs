@@ -18,6 +18,7 @@ mod signals;
 mod sockets;
 mod stores;
 mod up;
+mod usercenter;
 
 use std::process::ExitCode;
 
@@ -56,6 +57,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Up(arguments) => many_threads()?.block_on(up::up(What::Everything, arguments)),
         Command::Apiserver(arguments) => many_threads()?.block_on(up::up(What::Apiserver, arguments)),
+        Command::Usercenter(arguments) => many_threads()?.block_on(up::up(What::Usercenter, arguments)),
         Command::Controllers(part) => many_threads()?.block_on(up::up(What::Controllers(part.kubeconfig), part.up)),
         Command::Node(part) => many_threads()?.block_on(up::up(What::Node(part.kubeconfig), part.up)),
         Command::Backup(arguments) => many_threads()?.block_on(keep::backup(arguments)),

@@ -202,7 +202,7 @@ impl Parts<'_> {
         Ok(())
     }
 
-    fn listen(
+    pub fn listen(
         &self,
         stage: &Stage,
         part: &'static str,
@@ -219,8 +219,8 @@ impl Parts<'_> {
         });
     }
 
-    /// Every name under which the apiserver's certificate is valid.
-    fn names(&self, address: IpAddr) -> Vec<String> {
+    /// Every name under which a certificate for clients is valid.
+    pub fn names(&self, address: IpAddr) -> Vec<String> {
         let own = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default.svc"];
         let mut names: Vec<String> = own.iter().map(|&name| name.to_owned()).collect();
         names.extend(self.settings.up.names.iter().cloned());

@@ -35,6 +35,8 @@ pub struct Settings {
     /// What runs Pods as processes on this machine.
     #[schemars(with = "BTreeMap<String, Json>")]
     pub node: onex_node::Settings,
+    /// Who are you, and what may you do.
+    pub usercenter: onex_usercenter::Settings,
     /// What the platform says about itself, on standard error.
     pub telemetry: telemetry::Settings,
 }

@@ -23,9 +23,9 @@ pub struct Stores {
     /// forget them at the end. Default: the directory "audit" in the data directory.
     #[schemars(with = "Option<String>")]
     pub audit: Option<Url>,
-    /// Rows: a copy of Chains, MinerSets and Miners to be asked with SQL. "sqlite:///FILE", "sqlite::memory:" to forget everything at the
-    /// end, or "mysql://USER@HOST:PORT/DATABASE" with the password in `db.password_file`. Default: the file "db/onex.sqlite" in
-    /// the data directory.
+    /// Rows: users, their key pairs, sessions and policies, and a copy of Chains, MinerSets and Miners to be asked with SQL.
+    /// "sqlite:///FILE", "sqlite::memory:" to forget everything at the end, or "mysql://USER@HOST:PORT/DATABASE" with the
+    /// password in `db.password_file`. Default: the file "db/onex.sqlite" in the data directory.
     #[schemars(with = "Option<String>")]
     pub db: Option<Url>,
     /// Where miners run: "local:" as processes of this machine, "kubeconfig:///FILE" as Pods of the cluster that FILE names, or

@@ -28,6 +28,8 @@ pub enum What {
     Everything,
     /// The storage and the apiserver.
     Apiserver,
+    /// The usercenter.
+    Usercenter,
     /// The controllers, against the apiserver that a kubeconfig names.
     Controllers(PathBuf),
     /// The node, against the apiserver that a kubeconfig names.
@@ -38,7 +40,8 @@ impl What {
     /// The files that say who uses which part of the data directory.
     fn locks(&self) -> &'static [&'static str] {
         match self {
-            Self::Everything => &["lock", "node.lock"],
+            Self::Everything => &["lock", "node.lock", "usercenter.lock"],
+            Self::Usercenter => &["usercenter.lock"],
             Self::Apiserver => &["lock"],
             Self::Node(_) => &["node.lock"],
             // They keep nothing there.
@@ -119,6 +122,7 @@ async fn run(what: &What, parts: &Parts<'_>, platform: &mut Platform, started: I
     let begun = match what {
         What::Everything => everything(parts, platform).await,
         What::Apiserver => apiserver(parts, platform).await,
+        What::Usercenter => usercenter(parts, platform).await,
         What::Controllers(kubeconfig) => controllers(parts, platform, kubeconfig).await,
         What::Node(kubeconfig) => node(parts, platform, kubeconfig).await,
     };
@@ -142,10 +146,14 @@ async fn everything(parts: &Parts<'_>, platform: &mut Platform) -> anyhow::Resul
         Pods::Cluster(_) => None,
     };
     let monitor = parts.controllers_socket().await?;
+    let usercenter = parts.usercenter_sockets().await?;
     let mut running = Running::default();
     running.listens("apiserver", &socket);
+    running.listens("usercenter", &usercenter.rest);
+    running.listens("usercenterGrpc", &usercenter.grpc);
     running.says_in_the_clear("controllers", monitor.as_ref());
     let apiserver = parts.apiserver(platform, socket).await?;
+    parts.usercenter(platform, usercenter).await?;
     let door = Door::Here(&apiserver);
     if let Some(kubelet) = kubelet {
         running.listens("kubelet", &kubelet);
@@ -164,6 +172,16 @@ async fn apiserver(parts: &Parts<'_>, platform: &mut Platform) -> anyhow::Result
     running.listens("apiserver", &socket);
     parts.apiserver(platform, socket).await?;
     running.is_at("storage", parts.settings.stores.storage_location(parts.directory));
+    Ok(running)
+}
+
+async fn usercenter(parts: &Parts<'_>, platform: &mut Platform) -> anyhow::Result<Running> {
+    let sockets = parts.usercenter_sockets().await?;
+    let mut running = Running::default();
+    // In the table only: endpoints.json is the apiserver's, which may run on the same directory.
+    running.is_at("usercenter", format_args!("https://{}", sockets.rest.1));
+    running.is_at("usercenterGrpc", format_args!("https://{}", sockets.grpc.1));
+    parts.usercenter(platform, sockets).await?;
     Ok(running)
 }
 
@@ -234,7 +252,7 @@ impl Running {
         let announcement = self.write_endpoints(directory)?;
         say::out(&format!("ready after {} ms\n", started.elapsed().as_millis()));
         for (part, place) in &self.rows {
-            say::out(&format!("  {part:<13}{place}"));
+            say::out(&format!("  {part:<15}{place}"));
         }
         if self.endpoints.contains_key("apiserver") {
             let kubeconfig = directory.join(KUBECONFIG);

@@ -19,19 +19,28 @@ fn onex(arguments: &[&str]) -> Command {
     command
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// A platform that is ready, and is gone when the test ends.
-struct Platform {
+pub struct Platform {
     child: Option<Child>,
     directory: TempDir,
 }
 
 impl Platform {
-    fn ready() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    pub fn ready() -> Self {
+        Self::ready_in(tempfile::tempdir().unwrap())
+    }
+
+    /// Another on the same directory, once this one has ended.
+    pub fn again(mut self) -> Self {
+        assert!(self.child.is_none(), "it still runs");
+        Self::ready_in(std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap()))
+    }
+
+    fn ready_in(directory: TempDir) -> Self {
         let child = onex(&["up", "--ports", "auto", "--data-dir", directory.path().to_str().unwrap()])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -47,12 +56,12 @@ impl Platform {
         platform
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// Asks it to stop, and waits until it has.
-    fn end(&mut self) -> Output {
+    pub fn end(&mut self) -> Output {
         let child = self.child.take().unwrap();
         // It may be gone already; then there is its output to be had all the same.
         let _ = kill_process(Pid::from_child(&child), Signal::TERM);

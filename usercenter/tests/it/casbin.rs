@@ -98,7 +98,6 @@ fn a_decision_among_110_000_lines_takes_microseconds() {
         allowed += usize::from(policies.allow(sub, obj, "/gateway.v1.Gateway/Call3"));
     }
     let each = started.elapsed() / 1000;
-    println!("{each:?} each, {allowed} of 1000 allowed");
     // Without optimisation, on a machine that does other things: far from the goal, and far from looking at every line.
-    assert!(each < std::time::Duration::from_micros(200), "{each:?}");
+    assert!(each < std::time::Duration::from_micros(200), "{each:?}, {allowed} allowed");
 }

@@ -1,3 +1,13 @@
 //! The usercenter as its clients see it, and its policies beside Casbin's.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 mod casbin;
+mod defects;
+mod grpc;
+mod policies;
+mod secrets;
+mod sessions;
+mod strangers;
+mod users;
+mod validation;
+mod world;

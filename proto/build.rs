@@ -2,7 +2,10 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 1] = ["usercenter/v1/usercenter.proto"];
+const FILES: [&str; 2] = ["usercenter/v1/usercenter.proto", "gateway/v1/gateway.proto"];
+
+/// The package of the objects of the apiserver. Their JSON is Kubernetes', not that of protobuf.
+const OBJECTS: &str = ".apps.v1beta1";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -15,10 +18,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         // A transport is whoever's that serves or calls.
         .build_transport(false)
         .extern_path(".google.protobuf.Timestamp", "crate::Timestamp")
+        .btree_map(OBJECTS)
+        .message_attribute(OBJECTS, "#[derive(serde::Serialize, serde::Deserialize)]")
+        .message_attribute(OBJECTS, "#[serde(rename_all = \"camelCase\", default)]")
+        .field_attribute(OBJECTS, "#[serde(skip_serializing_if = \"crate::is_default\")]")
         .compile_fds(compiler.file_descriptor_set())?;
     pbjson_build::Builder::new()
         .register_descriptors(&descriptors)?
         .extern_path(".google.protobuf.Timestamp", "crate::Timestamp")
-        .build(&[".usercenter.v1"])?;
+        .build(&[".usercenter.v1", ".gateway.v1"])?;
     Ok(())
 }

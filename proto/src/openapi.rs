@@ -30,8 +30,7 @@ const EVERY: &[Reason] = &[
 pub fn document(service: &str) -> Json {
     let set = FileDescriptorSet::decode(DESCRIPTORS).expect("made by our own build");
     let (package, name) = service.rsplit_once('.').expect("a package and a name");
-    let file = set.file.iter().find(|file| file.package() == package).expect("a service of ours");
-    let contract = Contract { file, package };
+    let contract = Contract { files: &set.file, package };
     let mut paths = Map::new();
     for route in routes(service) {
         let page = paths.entry(route.path).or_insert_with(|| json!({}));
@@ -49,27 +48,54 @@ pub fn document(service: &str) -> Json {
 }
 
 struct Contract<'a> {
-    file: &'a FileDescriptorProto,
+    files: &'a [FileDescriptorProto],
+    /// That of the service.
     package: &'a str,
 }
 
-impl Contract<'_> {
+/// A message, and where it stands.
+#[derive(Clone, Copy)]
+struct Message<'a> {
+    file: &'a FileDescriptorProto,
+    index: usize,
+}
+
+impl<'a> Message<'a> {
+    fn of(self) -> &'a DescriptorProto {
+        &self.file.message_type[self.index]
+    }
+
+    /// What its fields must keep to.
+    fn constraints(self, field: &FieldDescriptorProto) -> Vec<Check> {
+        let rules = constraints(self.of().name()).into_iter();
+        rules.filter(|(name, _)| *name == field.json_name()).flat_map(|(_, checks)| checks.iter().copied()).collect()
+    }
+
+    fn field_comment(self, field: &FieldDescriptorProto) -> String {
+        let place =
+            self.of().field.iter().position(|other| other.name() == field.name()).expect("it is of this message");
+        comment(self.file, &[4, index_of(self.index), 2, index_of(place)])
+    }
+}
+
+impl<'a> Contract<'a> {
     fn operation(&self, service: &str, route: &Route) -> Json {
-        let (index, described) =
-            self.file.service.iter().enumerate().find(|(_, s)| s.name() == service).expect("it has routes");
-        let (place, method) =
-            described.method.iter().enumerate().find(|(_, m)| m.name() == route.rpc).expect("every route has an RPC");
+        let file = self.files.iter().find(|file| file.package() == self.package).expect("a service of ours");
+        let mut services = file.service.iter().enumerate();
+        let (index, described) = services.find(|(_, other)| other.name() == service).expect("it has routes");
+        let mut methods = described.method.iter().enumerate();
+        let (place, method) = methods.find(|(_, method)| method.name() == route.rpc).expect("every route has an RPC");
         let request = self.message(method.input_type());
         let in_path = |field: &FieldDescriptorProto| route.path.contains(&format!("{{{}}}", field.json_name()));
         let mut parameters = Vec::new();
-        for field in &request.field {
+        for field in &request.of().field {
             let path = in_path(field);
             if path || !route.method.has_body() {
                 parameters.push(json!({
                     "name": field.json_name(),
                     "in": if path { "path" } else { "query" },
                     "required": path,
-                    "description": self.field_comment(request, field),
+                    "description": request.field_comment(field),
                     "schema": self.field(request, field),
                 }));
             }
@@ -77,9 +103,9 @@ impl Contract<'_> {
         let mut operation = json!({
             "operationId": format!("{service}_{}", route.rpc),
             "tags": [service],
-            "summary": self.comment(&[6, index_of(index), 2, index_of(place)]),
+            "summary": comment(file, &[6, index_of(index), 2, index_of(place)]),
             "parameters": parameters,
-            "responses": self.responses(self.message(method.output_type()).name(), route),
+            "responses": self.responses(method.output_type(), route),
         });
         if route.method.has_body() {
             let content = json!({ "schema": self.schema(request, &in_path) });
@@ -94,7 +120,7 @@ impl Contract<'_> {
     fn responses(&self, answer: &str, route: &Route) -> Json {
         let refused = if route.who == Who::Users { &[Reason::Unauthorized][..] } else { &[] };
         let mut responses = Map::new();
-        let content = json!({ "application/json": { "schema": reference(answer) } });
+        let content = json!({ "application/json": { "schema": self.reference(answer) } });
         responses.insert("200".into(), json!({ "description": "OK", "content": content }));
         let reasons = || route.reasons.iter().chain(refused).chain(EVERY);
         let codes: BTreeSet<u16> = reasons().map(|reason| reason.code()).collect();
@@ -107,10 +133,20 @@ impl Contract<'_> {
         responses.into()
     }
 
+    /// Those of the service's file, and of the files that it imports messages from.
     fn schemas(&self) -> Json {
+        let own = self.files.iter().find(|file| file.package() == self.package).expect("a service of ours");
+        let files = self.files.iter().filter(|file| {
+            let imported = own.dependency.iter().any(|name| name == file.name());
+            file.package() == self.package || (imported && file.package() != "google.protobuf")
+        });
         let mut schemas = Map::new();
-        for message in &self.file.message_type {
-            schemas.insert(message.name().to_owned(), self.schema(message, &|_| false));
+        for file in files {
+            for index in 0..file.message_type.len() {
+                let message = Message { file, index };
+                let name = self.name(&format!(".{}.{}", file.package(), message.of().name()));
+                schemas.insert(name, self.schema(message, &|_| false));
+            }
         }
         schemas.insert(
             "Error".into(),
@@ -128,65 +164,83 @@ impl Contract<'_> {
         schemas.into()
     }
 
-    fn schema(&self, message: &DescriptorProto, without: &dyn Fn(&FieldDescriptorProto) -> bool) -> Json {
+    fn schema(&self, message: Message<'a>, without: &dyn Fn(&FieldDescriptorProto) -> bool) -> Json {
         let mut properties = Map::new();
         let mut required = Vec::new();
-        for field in message.field.iter().filter(|field| !without(field)) {
+        for field in message.of().field.iter().filter(|field| !without(field)) {
             let mut schema = self.field(message, field);
-            schema["description"] = self.field_comment(message, field).into();
+            schema["description"] = message.field_comment(field).into();
             properties.insert(field.json_name().to_owned(), schema);
-            let rules = constraints(message.name());
-            let checks =
-                rules.iter().find(|(name, _)| *name == field.json_name()).map_or(&[][..], |(_, checks)| checks);
-            if checks.contains(&Check::Required) {
+            if self.is_own(message) && message.constraints(field).contains(&Check::Required) {
                 required.push(field.json_name());
             }
         }
-        let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+        // Of the apiserver's objects only the most important fields are known here.
+        let mut schema =
+            json!({ "type": "object", "properties": properties, "additionalProperties": !self.is_own(message) });
         if !required.is_empty() {
             schema["required"] = json!(required);
         }
         schema
     }
 
-    fn field(&self, message: &DescriptorProto, field: &FieldDescriptorProto) -> Json {
+    fn field(&self, message: Message<'a>, field: &FieldDescriptorProto) -> Json {
+        if is_map(message.of(), field) {
+            return json!({ "type": "object", "additionalProperties": { "type": "string" } });
+        }
         let mut schema = match field.r#type() {
             Type::String => json!({ "type": "string" }),
             Type::Bool => json!({ "type": "boolean" }),
             Type::Int32 => json!({ "type": "integer", "format": "int32" }),
+            Type::Int64 if !self.is_own(message) => json!({ "type": "integer", "format": "int64" }),
             // Numbers of JSON are doubles to many readers, which lose the end of long ones.
             Type::Int64 => json!({ "type": "string", "format": "int64", "pattern": "^-?[0-9]{1,19}$" }),
             Type::Message if field.type_name() == ".google.protobuf.Timestamp" => {
                 json!({ "type": "string", "format": "date-time" })
             }
-            Type::Message => reference(field.type_name().rsplit('.').next().unwrap_or_default()),
+            Type::Message => self.reference(field.type_name()),
             _ => json!({}),
         };
-        for (name, checks) in constraints(message.name()) {
-            if name == field.json_name() {
-                checks.iter().for_each(|check| constrain(&mut schema, field, *check));
-            }
+        if self.is_own(message) {
+            message.constraints(field).into_iter().for_each(|check| constrain(&mut schema, field, check));
         }
         if field.label() == Label::Repeated { json!({ "type": "array", "items": schema }) } else { schema }
     }
 
-    fn message(&self, name: &str) -> &DescriptorProto {
-        let short = name.trim_start_matches('.').strip_prefix(self.package).unwrap_or(name).trim_start_matches('.');
-        self.file.message_type.iter().find(|message| message.name() == short).expect("a message of the same package")
+    /// Whether it is of the service's own package. Others have the JSON of Kubernetes.
+    fn is_own(&self, message: Message<'_>) -> bool {
+        message.file.package() == self.package
     }
 
-    fn field_comment(&self, message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
-        let position = |found: Option<usize>| index_of(found.expect("it is of this file"));
-        let outer = position(self.file.message_type.iter().position(|other| other.name() == message.name()));
-        let inner = position(message.field.iter().position(|other| other.name() == field.name()));
-        self.comment(&[4, outer, 2, inner])
+    /// The name of a schema: two packages may have messages of one name.
+    fn name(&self, message: &str) -> String {
+        let full = message.trim_start_matches('.');
+        let short = full.strip_prefix(self.package).and_then(|rest| rest.strip_prefix('.'));
+        short.unwrap_or(full).to_owned()
     }
 
-    fn comment(&self, path: &[i32]) -> String {
-        let locations = self.file.source_code_info.iter().flat_map(|info| &info.location);
-        let found = locations.into_iter().find(|location| location.path == path);
-        found.map_or(String::new(), |location| location.leading_comments().trim().replace("\n ", "\n"))
+    fn reference(&self, message: &str) -> Json {
+        reference(&self.name(message))
     }
+
+    fn message(&self, name: &str) -> Message<'a> {
+        let (package, short) = name.trim_start_matches('.').rsplit_once('.').expect("a package and a name");
+        let file = self.files.iter().find(|file| file.package() == package).expect("a package of ours");
+        let index = file.message_type.iter().position(|message| message.name() == short).expect("a message of it");
+        Message { file, index }
+    }
+}
+
+fn is_map(message: &DescriptorProto, field: &FieldDescriptorProto) -> bool {
+    let entry = field.type_name().rsplit('.').next().unwrap_or_default();
+    let nested = message.nested_type.iter().find(|nested| nested.name() == entry);
+    nested.is_some_and(|nested| nested.options.as_ref().is_some_and(|options| options.map_entry()))
+}
+
+fn comment(file: &FileDescriptorProto, path: &[i32]) -> String {
+    let locations = file.source_code_info.iter().flat_map(|info| &info.location);
+    let found = locations.into_iter().find(|location| location.path == path);
+    found.map_or(String::new(), |location| location.leading_comments().trim().replace("\n ", "\n"))
 }
 
 fn reference(name: &str) -> Json {
@@ -270,11 +324,13 @@ mod tests {
 
     #[test]
     fn every_reference_leads_somewhere() {
-        let document = document("usercenter.v1.UserCenter");
-        let text = document.to_string();
-        for reference in text.split("#/components/schemas/").skip(1) {
-            let name = reference.split('"').next().unwrap();
-            assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+        for service in ["usercenter.v1.UserCenter", "gateway.v1.Gateway"] {
+            let document = document(service);
+            let text = document.to_string();
+            for reference in text.split("#/components/schemas/").skip(1) {
+                let name = reference.split('"').next().unwrap();
+                assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+            }
         }
     }
 }

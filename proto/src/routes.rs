@@ -132,6 +132,31 @@ const USERCENTER: &[Route] = &[
     route(Method::Get, "/v1/policies", "ListPolicy", Who::Users, &[R::Forbidden]),
 ];
 
+const OBJECT: &[R] = &[R::Forbidden, R::NotFound];
+const WRITE: &[R] = &[R::Forbidden, R::NotFound, R::Conflict];
+const CREATE: &[R] = &[R::Forbidden, R::Conflict, R::IdempotentMissingToken, R::IdempotentTokenExpired];
+
+const GATEWAY: &[Route] = &[
+    route(Method::Get, "/version", "GetVersion", Who::Users, &[R::Forbidden]),
+    route(Method::Get, "/v1/idempotents", "GetIdempotentToken", Who::Users, &[R::Forbidden]),
+    route(Method::Post, "/v1/minersets", "CreateMinerSet", Who::Users, CREATE),
+    route(Method::Put, "/v1/minersets", "UpdateMinerSet", Who::Users, WRITE),
+    route(Method::Delete, "/v1/minersets/{name}", "DeleteMinerSet", Who::Users, OBJECT),
+    route(Method::Get, "/v1/minersets/{name}", "GetMinerSet", Who::Users, OBJECT),
+    route(Method::Get, "/v1/minersets", "ListMinerSet", Who::Users, &[R::Forbidden]),
+    route(Method::Put, "/v1/minersets/{name}/scale", "ScaleMinerSet", Who::Users, WRITE),
+    route(Method::Post, "/v1/miners", "CreateMiner", Who::Users, CREATE),
+    route(Method::Put, "/v1/miners", "UpdateMiner", Who::Users, WRITE),
+    route(Method::Delete, "/v1/miners/{name}", "DeleteMiner", Who::Users, OBJECT),
+    route(Method::Get, "/v1/miners/{name}", "GetMiner", Who::Users, OBJECT),
+    route(Method::Get, "/v1/miners", "ListMiner", Who::Users, &[R::Forbidden]),
+    route(Method::Post, "/v1/chains", "CreateChain", Who::Users, CREATE),
+    route(Method::Put, "/v1/chains", "UpdateChain", Who::Users, WRITE),
+    route(Method::Delete, "/v1/chains/{name}", "DeleteChain", Who::Users, OBJECT),
+    route(Method::Get, "/v1/chains/{name}", "GetChain", Who::Users, OBJECT),
+    route(Method::Get, "/v1/chains", "ListChain", Who::Users, &[R::Forbidden]),
+];
+
 const fn route(
     method: Method,
     path: &'static str,
@@ -148,11 +173,18 @@ pub fn usercenter_routes() -> &'static [Route] {
     USERCENTER
 }
 
+/// The REST calls of the gateway.
+#[must_use]
+pub fn gateway_routes() -> &'static [Route] {
+    GATEWAY
+}
+
 /// The REST calls of `service`, by its full name in the `.proto` files.
 #[must_use]
 pub fn routes(service: &str) -> &'static [Route] {
     match service {
         "usercenter.v1.UserCenter" => USERCENTER,
+        "gateway.v1.Gateway" => GATEWAY,
         _ => &[],
     }
 }

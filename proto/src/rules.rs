@@ -1,7 +1,7 @@
 //! What a field must keep to, as data: it is checked, told in two languages, and printed in the OpenAPI document.
 
 use crate::text::{self, Language};
-use crate::usercenter as v1;
+use crate::{apps, gateway, usercenter as v1};
 
 /// One thing that a field must keep to. What is empty or left out breaks only [`Check::Required`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,58 +188,66 @@ const STATUSES: &[&str] =
     &["registered", "actived", "locked", "blacklisted", "disabled", "need_active", "need_disable"];
 
 macro_rules! rules {
-    ($($message:ident { $($field:literal $value:expr => $checks:expr),* $(,)? })*) => {
-        $(impl Rules for v1::$message {
+    ($($package:ident::$message:ident { $($field:literal $value:expr => $checks:expr),* $(,)? })*) => {
+        $(impl Rules for $package::$message {
             const NAME: &'static str = stringify!($message);
-            const RULES: &'static [Rule<Self>] =
-                &[$(Rule { field: $field, value: { fn value(m: &v1::$message) -> Value<'_> { let f: fn(&v1::$message) -> Value<'_> = $value; f(m) } value }, checks: $checks }),*];
+            const RULES: &'static [Rule<Self>] = &[$(Rule {
+                field: $field,
+                value: {
+                    fn value(message: &$package::$message) -> Value<'_> {
+                        let find: fn(&$package::$message) -> Value<'_> = $value;
+                        find(message)
+                    }
+                    value
+                },
+                checks: $checks,
+            }),*];
         })*
 
-        /// The rules of the message of this name, by field.
+        /// The rules of the message of this name, by field. The objects of the apiserver have theirs there.
         #[must_use]
         pub fn constraints(message: &str) -> Vec<(&'static str, &'static [Check])> {
-            match message {
-                $(<v1::$message as Rules>::NAME => {
-                    <v1::$message as Rules>::RULES.iter().map(|rule| (rule.field, rule.checks)).collect()
-                })*
-                _ => Vec::new(),
-            }
+            let mut found: Vec<(&'static str, &'static [Check])> = Vec::new();
+            $(if message == stringify!($message) {
+                found.extend(<$package::$message as Rules>::RULES.iter().map(|rule| (rule.field, rule.checks)));
+            })*
+            found
         }
     };
 }
 
 rules! {
-    LoginRequest {
+    v1::LoginRequest {
         "username" |m| Value::Text(&m.username) => &[Check::Required, Check::Length(1, 253)],
         "password" |m| Value::Text(&m.password) => SHOWN,
     }
-    LogoutRequest {}
-    RefreshTokenRequest {}
-    AuthenticateRequest { "token" |m| Value::Text(&m.token) => TOKEN }
-    AuthorizeRequest {
+    v1::LogoutRequest {}
+    v1::RefreshTokenRequest {}
+    v1::AuthenticateRequest { "token" |m| Value::Text(&m.token) => TOKEN }
+    v1::AuthorizeRequest {
         "sub" |m| Value::Text(&m.sub) => PART,
         "obj" |m| Value::Text(&m.obj) => PART,
         "act" |m| Value::Text(&m.act) => PART,
     }
-    AuthRequest {
+    v1::AuthRequest {
         "token" |m| Value::Text(&m.token) => TOKEN,
         "obj" |m| Value::Text(&m.obj) => PART,
         "act" |m| Value::Text(&m.act) => PART,
     }
-    ExplainRequest {
+    v1::ExplainRequest {
         "sub" |m| Value::Text(&m.sub) => PART,
         "obj" |m| Value::Text(&m.obj) => PART,
         "act" |m| Value::Text(&m.act) => PART,
     }
-    WatchRevisionRequest {}
-    CreateUserRequest {
+    v1::WatchRevisionRequest {}
+    v1::CreateUserRequest {
         "username" |m| Value::Text(&m.username) => &[Check::Required, Check::Length(3, 20), Check::Username],
         "nickname" |m| Value::Text(&m.nickname) => NICKNAME,
         "password" |m| Value::Text(&m.password) => &[Check::Required, Check::Length(8, 128), Check::Password],
         "email" |m| Value::Text(&m.email) => EMAIL,
         "phone" |m| Value::Text(&m.phone) => PHONE,
     }
-    UpdateUserRequest {
+    v1::UpdateUserRequest {
         "userID" |m| Value::Text(&m.user_id) => GIVEN,
         "username" |m| Value::from(&m.username) => USERNAME,
         "nickname" |m| Value::from(&m.nickname) => NICKNAME,
@@ -247,36 +255,36 @@ rules! {
         "phone" |m| Value::from(&m.phone) => PHONE,
         "status" |m| Value::from(&m.status) => &[Check::OneOf(STATUSES)],
     }
-    DeleteUserRequest { "userID" |m| Value::Text(&m.user_id) => GIVEN }
-    GetUserRequest { "userID" |m| Value::Text(&m.user_id) => GIVEN }
-    ListUserRequest {
+    v1::DeleteUserRequest { "userID" |m| Value::Text(&m.user_id) => GIVEN }
+    v1::GetUserRequest { "userID" |m| Value::Text(&m.user_id) => GIVEN }
+    v1::ListUserRequest {
         "offset" |m| Value::Number(m.offset) => &[Check::Range(0, i64::MAX)],
         "limit" |m| Value::Number(m.limit) => &[Check::Range(0, PAGE)],
     }
-    UpdatePasswordRequest {
+    v1::UpdatePasswordRequest {
         "userID" |m| Value::Text(&m.user_id) => GIVEN,
         "username" |m| Value::Text(&m.username) => &[Check::Length(1, 253)],
         "oldPassword" |m| Value::Text(&m.old_password) => SHOWN,
         "newPassword" |m| Value::Text(&m.new_password) => &[Check::Required, Check::Length(8, 128), Check::Password],
     }
-    CreateSecretRequest {
+    v1::CreateSecretRequest {
         "name" |m| Value::Text(&m.name) => NAMED,
         "expires" |m| Value::Number(m.expires) => &[Check::Range(0, i64::MAX)],
         "description" |m| Value::Text(&m.description) => DESCRIPTION,
     }
-    UpdateSecretRequest {
+    v1::UpdateSecretRequest {
         "name" |m| Value::Text(&m.name) => GIVEN,
         "expires" |m| m.expires.map_or(Value::Absent, Value::Number) => &[Check::Range(0, i64::MAX)],
         "status" |m| m.status.map_or(Value::Absent, |status| Value::Number(status.into())) => &[Check::Range(0, 1)],
         "description" |m| Value::from(&m.description) => DESCRIPTION,
     }
-    DeleteSecretRequest { "name" |m| Value::Text(&m.name) => GIVEN }
-    GetSecretRequest { "name" |m| Value::Text(&m.name) => GIVEN }
-    ListSecretRequest {
+    v1::DeleteSecretRequest { "name" |m| Value::Text(&m.name) => GIVEN }
+    v1::GetSecretRequest { "name" |m| Value::Text(&m.name) => GIVEN }
+    v1::ListSecretRequest {
         "offset" |m| Value::Number(m.offset) => &[Check::Range(0, i64::MAX)],
         "limit" |m| Value::Number(m.limit) => &[Check::Range(0, PAGE)],
     }
-    CreatePolicyRequest {
+    v1::CreatePolicyRequest {
         "policy" |m| if m.policy.is_some() { Value::Number(0) } else { Value::Absent } => &[Check::Required],
         "policy.ptype" |m| of(m, |p| &p.ptype) => &[Check::Required, Check::OneOf(&["p", "g"])],
         "policy.sub" |m| of(m, |p| &p.sub) => &[Check::Required, Check::Length(1, 100), Check::Plain],
@@ -285,12 +293,42 @@ rules! {
         "policy.eft" |m| of_kind(m, "p", |p| &p.eft) => &[Check::Required, Check::OneOf(&["allow", "deny"])],
         "policy.role" |m| of_kind(m, "g", |p| &p.role) => &[Check::Required, Check::Length(1, 100), Check::Plain],
     }
-    DeletePolicyRequest { "policyID" |m| Value::Number(m.policy_id) => &[Check::Range(1, i64::MAX)] }
-    ListPolicyRequest {
+    v1::DeletePolicyRequest { "policyID" |m| Value::Number(m.policy_id) => &[Check::Range(1, i64::MAX)] }
+    v1::ListPolicyRequest {
         "offset" |m| Value::Number(m.offset) => &[Check::Range(0, i64::MAX)],
         "limit" |m| Value::Number(m.limit) => &[Check::Range(0, PAGE)],
         "sub" |m| Value::Text(&m.sub) => &[Check::Length(1, 100), Check::Plain],
     }
+    gateway::GetVersionRequest {}
+    gateway::IdempotentRequest {}
+    gateway::DeleteMinerSetRequest { "name" |m| Value::Text(&m.name) => GIVEN }
+    gateway::GetMinerSetRequest { "name" |m| Value::Text(&m.name) => GIVEN }
+    gateway::ScaleMinerSetRequest {
+        "name" |m| Value::Text(&m.name) => GIVEN,
+        "replicas" |m| Value::Number(m.replicas.into()) => &[Check::Range(0, i32::MAX as i64)],
+    }
+    gateway::ListMinerSetRequest {
+        "offset" |m| Value::Number(m.offset) => &[Check::Range(0, i64::MAX)],
+        "limit" |m| Value::Number(m.limit) => &[Check::Range(0, PAGE)],
+    }
+    gateway::DeleteMinerRequest { "name" |m| Value::Text(&m.name) => GIVEN }
+    gateway::GetMinerRequest { "name" |m| Value::Text(&m.name) => GIVEN }
+    gateway::ListMinerRequest {
+        "offset" |m| Value::Number(m.offset) => &[Check::Range(0, i64::MAX)],
+        "limit" |m| Value::Number(m.limit) => &[Check::Range(0, PAGE)],
+        "chainName" |m| Value::Text(&m.chain_name) => &[Check::Length(0, 253)],
+        "phase" |m| Value::Text(&m.phase) => &[Check::Length(0, 45)],
+    }
+    gateway::DeleteChainRequest { "name" |m| Value::Text(&m.name) => GIVEN }
+    gateway::GetChainRequest { "name" |m| Value::Text(&m.name) => GIVEN }
+    gateway::ListChainRequest {
+        "offset" |m| Value::Number(m.offset) => &[Check::Range(0, i64::MAX)],
+        "limit" |m| Value::Number(m.limit) => &[Check::Range(0, PAGE)],
+    }
+    gateway::WatchRequest { "revision" |m| Value::Number(m.revision) => &[Check::Range(0, i64::MAX)] }
+    apps::MinerSet {}
+    apps::Miner {}
+    apps::Chain {}
 }
 
 fn of(request: &v1::CreatePolicyRequest, field: fn(&v1::Policy) -> &String) -> Value<'_> {

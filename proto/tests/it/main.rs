@@ -43,6 +43,27 @@ fn numbers_are_read_from_text_and_from_numbers_and_unknown_fields_are_refused() 
 }
 
 #[test]
-fn the_document_of_the_usercenter_is_what_it_was() {
+fn objects_of_the_apiserver_have_the_json_of_kubernetes() {
+    let object = json!({
+        "apiVersion": "apps.onex.io/v1beta1",
+        "kind": "MinerSet",
+        "metadata": {
+            "name": "a", "generation": 3, "creationTimestamp": "2025-01-01T00:00:00Z", "labels": {"l": "v"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "K", "name": "n", "uid": "u", "controller": true}],
+        },
+        "spec": {
+            "replicas": 0, "selector": {"matchLabels": {"l": "v"}}, "deletePolicy": "Random",
+            "template": {"metadata": {"labels": {"l": "v"}}, "spec": {"chainName": "genesis", "minerType": "M1"}},
+        },
+        "status": {"observedGeneration": 3, "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    let message: onex_proto::apps::MinerSet = serde_json::from_value(object.clone()).unwrap();
+    assert_eq!(message.metadata.as_ref().unwrap().generation, 3);
+    assert_eq!(serde_json::to_value(&message).unwrap(), object, "numbers are numbers, and a set of none is one");
+}
+
+#[test]
+fn the_documents_of_the_services_are_what_they_were() {
+    insta::assert_json_snapshot!("gateway", openapi::document("gateway.v1.Gateway"));
     insta::assert_json_snapshot!("usercenter", openapi::document("usercenter.v1.UserCenter"));
 }

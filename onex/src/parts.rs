@@ -19,6 +19,7 @@ use onex_node::Node;
 use onex_storage::Location;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Ports;
@@ -42,6 +43,8 @@ pub struct Parts<'a> {
     pub settings: Settings,
     pub ports: Ports,
     pub authority: Authority,
+    /// The platform's audit log, once somebody wants it. It is opened once.
+    pub audit: OnceCell<Arc<dyn AuditLog>>,
 }
 
 /// A socket that listens, and where.
@@ -138,9 +141,17 @@ impl Parts<'_> {
         if !wanted.platform || wanted.policy_file.is_empty() {
             return Ok(None);
         }
-        let url = self.settings.stores.audit_url(self.directory)?;
-        say::out(&format!("  audit        opening {url}"));
-        stores::audit(&url, &self.settings.audit).await.map(Some)
+        self.audit().await.map(Some)
+    }
+
+    /// The platform's audit log.
+    pub async fn audit(&self) -> anyhow::Result<Arc<dyn AuditLog>> {
+        let open = async || {
+            let url = self.settings.stores.audit_url(self.directory)?;
+            say::out(&format!("  audit        opening {url}"));
+            stores::audit(&url, &self.settings.audit).await
+        };
+        self.audit.get_or_try_init(open).await.cloned()
     }
 
     /// Starts the node, which runs Pods as processes of this machine.

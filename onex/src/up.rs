@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow};
 use onex_daemon::files::{self, Readers};
 use onex_daemon::pki::Authority;
 use onex_daemon::telemetry;
+use tokio::sync::OnceCell;
 
 use crate::arguments::Up;
 use crate::lock::Lock;
@@ -77,7 +78,8 @@ pub async fn up(what: What, arguments: Up) -> anyhow::Result<()> {
     }
     let patience = Duration::from_secs(settings.up.stop_seconds);
     let authority = Authority::open_or_create(&directory.join("pki"))?;
-    let parts = Parts { directory: &directory, settings, ports: arguments.ports, authority };
+    let audit = OnceCell::new();
+    let parts = Parts { directory: &directory, settings, ports: arguments.ports, authority, audit };
     let mut platform = Platform::new();
     let outcome = tokio::select! {
         ending = run(&what, &parts, &mut platform, started) => Err(ending),

@@ -39,12 +39,7 @@ impl Parts<'_> {
         let named = if settings.key_file.is_empty() { "pki/usercenter.key" } else { settings.key_file.as_str() };
         let keys = Keys::open_or_create(&self.directory.join(named)).context("the usercenter's key")?;
         let db = stores::db(&self.settings.stores.db_url(self.directory)?, &self.settings.db)?;
-        let audit = if settings.audit {
-            let url = self.settings.stores.audit_url(self.directory)?;
-            Some(stores::audit(&url, &self.settings.audit).await?)
-        } else {
-            None
-        };
+        let audit = if settings.audit { Some(self.audit().await?) } else { None };
         let center = Usercenter::new(settings, Handles { db, audit, keys, clock: clock() }).await?;
         if let Some(password) = center.first_password() {
             say::out(&format!(

@@ -15,8 +15,9 @@ impl Usercenter {
     /// Begins a session. Whether there is such a user, whether they are let in, and whether it was the password is not told
     /// apart, also not by how long it takes.
     pub(crate) async fn login(&self, call: &Call, request: v1::LoginRequest) -> Result<v1::LoginReply, Error> {
-        let attempt = self.guess(call, &request.username)?;
+        // Before it counts: a database that does not answer must lock out nobody.
         let found = self.0.accounts.user_named(&request.username).await.map_err(|error| unavailable(&error))?;
+        let attempt = self.guess(call, &request.username)?;
         let user = found.map(|found| found.user);
         let verdict = self.compare(user.as_ref().map(|user| user.password.as_str()), &request.password).await?;
         let Some(user) = user.filter(|user| verdict != Verdict::Wrong && user.status == ACTIVED) else {

@@ -4,9 +4,13 @@
 mod casbin;
 mod defects;
 mod grpc;
+#[path = "../../../db/tests/it/mariadb.rs"]
+#[allow(dead_code, reason = "others use the rest")]
+mod mariadb;
 mod policies;
 mod secrets;
 mod sessions;
+mod shared;
 mod strangers;
 mod users;
 mod validation;

@@ -70,7 +70,12 @@ impl World {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        let db = onex_db::open(&Url::parse("sqlite::memory:").unwrap(), &onex_db::Settings::default()).unwrap();
+        Self::over(&Url::parse("sqlite::memory:").unwrap(), settings).await
+    }
+
+    /// Over another database.
+    pub async fn over(url: &Url, settings: Settings) -> Self {
+        let db = onex_db::open(url, &onex_db::Settings::default()).unwrap();
         let audit = onex_audit::open(&Url::parse("memory:").unwrap(), &onex_audit::Settings::default()).await.unwrap();
         let now = Arc::new(AtomicI64::new(1_800_000_000_000_000));
         let key_file = tempfile::tempdir().unwrap();
@@ -83,12 +88,17 @@ impl World {
 
     /// Another usercenter over the same database.
     pub async fn another(&self) -> Self {
-        let center = start(&self.settings, &self.db, &self.audit, &self.now, &self.key_file).await;
+        self.another_over(self.db.clone()).await
+    }
+
+    /// Another usercenter over the same database, by connections of its own.
+    pub async fn another_over(&self, db: Db) -> Self {
+        let center = start(&self.settings, &db, &self.audit, &self.now, &self.key_file).await;
         assert_eq!(center.first_password(), None, "there is an administrator already");
         Self {
             router: center.router(),
             center,
-            db: self.db.clone(),
+            db,
             admin_password: self.admin_password.clone(),
             audit: self.audit.clone(),
             now: self.now.clone(),

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -15,6 +15,7 @@ use onex_controllers::{Controllers, pages};
 use onex_daemon::files::{self, Readers};
 use onex_daemon::listener;
 use onex_daemon::pki::{self, Authority, Clients};
+use onex_db::Db;
 use onex_node::Node;
 use onex_storage::Location;
 use rustls::ServerConfig;
@@ -45,6 +46,8 @@ pub struct Parts<'a> {
     pub authority: Authority,
     /// The platform's audit log, once somebody wants it. It is opened once.
     pub audit: OnceCell<Arc<dyn AuditLog>>,
+    /// The rows, once somebody wants them. They are opened once.
+    pub db: OnceLock<Db>,
 }
 
 /// A socket that listens, and where.
@@ -81,6 +84,16 @@ impl Parts<'_> {
     pub async fn kubelet_socket(&self) -> anyhow::Result<Socket> {
         let address = SocketAddr::from((self.settings.node.address, self.settings.up.kubelet_port));
         sockets::bind("kubelet", "up.kubelet_port", address, self.ports).await
+    }
+
+    /// The rows.
+    pub fn db(&self) -> anyhow::Result<Db> {
+        if let Some(db) = self.db.get() {
+            return Ok(db.clone());
+        }
+        let db = stores::db(&self.settings.stores.db_url(self.directory)?, &self.settings.db)?;
+        say::out(&format!("  db           is {}", db.place()));
+        Ok(self.db.get_or_init(|| db).clone())
     }
 
     /// Where the rows are, without a password.
@@ -198,8 +211,7 @@ impl Parts<'_> {
             _ => controllers.among_others(),
         };
         let monitor = Arc::<Monitor>::default();
-        let db = stores::db(&self.settings.stores.db_url(self.directory)?, &self.settings.db)?;
-        say::out(&format!("  db           is {}", db.place()));
+        let db = self.db()?;
         let controllers = controllers.with_mirror(db, monitor.clone());
         let stage = platform.stage("controllers");
         let token = stage.token();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
@@ -78,8 +79,8 @@ pub async fn up(what: What, arguments: Up) -> anyhow::Result<()> {
     }
     let patience = Duration::from_secs(settings.up.stop_seconds);
     let authority = Authority::open_or_create(&directory.join("pki"))?;
-    let audit = OnceCell::new();
-    let parts = Parts { directory: &directory, settings, ports: arguments.ports, authority, audit };
+    let (audit, db) = (OnceCell::new(), OnceLock::new());
+    let parts = Parts { directory: &directory, settings, ports: arguments.ports, authority, audit, db };
     let mut platform = Platform::new();
     let outcome = tokio::select! {
         ending = run(&what, &parts, &mut platform, started) => Err(ending),

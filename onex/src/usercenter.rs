@@ -7,7 +7,7 @@ use onex_usercenter::{ADMIN, Handles, Usercenter, clock};
 
 use crate::parts::{Parts, Socket};
 use crate::platform::Platform;
-use crate::{say, sockets, stores};
+use crate::{say, sockets};
 
 /// Where its calls are taken: over REST and over gRPC.
 pub struct Sockets {
@@ -38,7 +38,7 @@ impl Parts<'_> {
         say::out(&format!("  usercenter   starting on https://{rest} and, for gRPC, https://{grpc}"));
         let named = if settings.key_file.is_empty() { "pki/usercenter.key" } else { settings.key_file.as_str() };
         let keys = Keys::open_or_create(&self.directory.join(named)).context("the usercenter's key")?;
-        let db = stores::db(&self.settings.stores.db_url(self.directory)?, &self.settings.db)?;
+        let db = self.db()?;
         let audit = if settings.audit { Some(self.audit().await?) } else { None };
         let center = Usercenter::new(settings, Handles { db, audit, keys, clock: clock() }).await?;
         if let Some(password) = center.first_password() {

@@ -83,7 +83,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 fn many_threads() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().build()
+    /// Bodies may be nested a hundred levels deep, and are read and written by recursion. What is not used costs nothing.
+    const STACK: usize = 8 << 20;
+    Builder::new_multi_thread().thread_stack_size(STACK).enable_all().build()
 }
 
 fn one_thread() -> std::io::Result<Runtime> {

@@ -28,12 +28,15 @@ fn any_process_may_be_killed_under_load_and_nothing_acknowledged_is_lost() {
     let storage = format!("stores.storage=\"etcd://{}\"", cluster.members().join(","));
     // Ports that stay the same over a restart, as clients expect of an address.
     let ports = free_ports(4);
-    let settings = |node: usize| {
+    let settings = |node: usize| -> Vec<String> {
         let (apiserver, kubelet) = (ports[2 * node], ports[2 * node + 1]);
-        [
+        vec![
             storage.clone(),
             format!("apiserver.listen=\"127.0.0.1:{apiserver}\""),
             format!("up.kubelet_port={kubelet}"),
+            "up.controllers_listen=\"127.0.0.1:0\"".to_owned(),
+            "usercenter.listen=\"127.0.0.1:0\"".to_owned(),
+            "usercenter.grpc_listen=\"127.0.0.1:0\"".to_owned(),
             format!("node.node_name=\"node{node}\""),
             "node.cgroup_parent=".to_owned(),
             "controllers.leader.lease_seconds=6".to_owned(),

@@ -119,6 +119,22 @@ impl Db {
         .await
     }
 
+    /// Copies the rows into `file`, which is not there yet, while they may be in use. Only an embedded database can; servers have
+    /// tools of their own.
+    pub async fn copy_to(&self, file: &std::path::Path) -> Result<()> {
+        let place = self.0.place.clone();
+        let refused = |source: &str| Error::Refused { place: place.clone(), source: source.into() };
+        if self.0.engine != Engine::Sqlite {
+            return Err(refused("it is a server, which is copied by its own tools"));
+        }
+        let file = file.to_str().ok_or_else(|| refused("the path of the copy is no text"))?.to_owned();
+        self.in_time(async {
+            let mut connection = self.0.pool.acquire().await?;
+            sqlx::query("vacuum into ?").bind(file).execute(&mut *connection).await.map(drop)
+        })
+        .await
+    }
+
     /// Ends the connections. What is asked afterwards is refused.
     pub async fn close(&self) {
         self.0.pool.close().await;

@@ -1,6 +1,6 @@
 //! `onex backup` and `onex restore`: all that cannot be made again, in a directory that is laid out as a data directory is.
 //!
-//! That is the objects and the keys. What the node keeps of running miners is theirs, and can be mined again.
+//! That is the objects, the keys, and the rows: users, their key pairs and policies. What the node keeps of running miners is theirs, and can be mined again.
 
 use std::fs;
 use std::path::Path;
@@ -12,11 +12,16 @@ use onex_storage::{Inspection, Location};
 use crate::arguments::{Backup, Restore};
 use crate::say;
 use crate::settings::Settings;
+use crate::stores;
 
 /// The keys of the platform: its authority, and those that sign tokens.
 const KEYS: &str = "pki";
 /// The objects, as an embedded storage keeps them.
 const STORAGE: &str = "storage";
+/// The rows, as an embedded database keeps them.
+const ROWS: &str = "db";
+/// And their file.
+const ROWS_FILE: &str = "onex.sqlite";
 
 /// Copies the data of a platform, which may go on running.
 pub async fn backup(arguments: Backup) -> anyhow::Result<()> {
@@ -68,14 +73,37 @@ async fn copy(directory: &Path, settings: &Settings, target: &Path) -> anyhow::R
     if keys.exists() {
         copy_files(&keys, &target.join(KEYS)).context("could not copy the keys")?;
     }
+    copy_rows(directory, settings, target).await?;
     Ok(kept)
+}
+
+/// Copies the rows, which may be in use.
+async fn copy_rows(directory: &Path, settings: &Settings, target: &Path) -> anyhow::Result<()> {
+    let url = settings.stores.db_url(directory)?;
+    let Some(file) = stores::db_file(&url) else {
+        let place = onex_db::place(&url);
+        say::wrong(&format!("users, key pairs and policies are in {place} and not copied; it has tools of its own"));
+        return Ok(());
+    };
+    // To open it would make it.
+    if !file.exists() {
+        return Ok(());
+    }
+    let db = stores::db(&url, &settings.db)?;
+    let rows = target.join(ROWS);
+    files::private_directory(&rows).with_context(|| format!("could not make {}", rows.display()))?;
+    let copy = rows.join(ROWS_FILE);
+    db.copy_to(&copy).await.with_context(|| format!("could not copy the rows of {}", db.place()))?;
+    fs::File::open(&copy)?.sync_all()?;
+    fs::File::open(&rows)?.sync_all()?;
+    Ok(())
 }
 
 /// Puts a backup where there is no data yet.
 pub async fn restore(arguments: Restore) -> anyhow::Result<()> {
     let directory = arguments.place.directory()?;
     let from = arguments.source.join(STORAGE);
-    for part in [STORAGE, KEYS] {
+    for part in [STORAGE, KEYS, ROWS] {
         let there = directory.join(part);
         if there.exists() {
             bail!("there is data in {} already; choose another place with --data-dir", there.display());
@@ -90,6 +118,10 @@ pub async fn restore(arguments: Restore) -> anyhow::Result<()> {
     let keys = arguments.source.join(KEYS);
     if keys.exists() {
         copy_files(&keys, &directory.join(KEYS)).context("could not copy the keys")?;
+    }
+    let rows = arguments.source.join(ROWS);
+    if rows.exists() {
+        copy_files(&rows, &directory.join(ROWS)).context("could not copy the rows")?;
     }
     say::out(&format!("{} holds {}", directory.display(), holds(&kept)));
     Ok(())

@@ -1,6 +1,6 @@
 //! Every store, picked by URL, in one file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -81,6 +81,14 @@ impl Stores {
         let file = file.ok().context("the data directory is not an absolute path")?;
         Ok(Url::parse(&format!("sqlite://{}", file.path()))?)
     }
+}
+
+/// The file of an embedded database. None if the rows are elsewhere, or in memory.
+pub fn db_file(url: &Url) -> Option<PathBuf> {
+    let embedded = url.scheme() == "sqlite" && url.path() != ":memory:";
+    // A file URL of the same path is decoded by the library that made it.
+    let file = embedded.then(|| Url::parse(&format!("file://{}", url.path())).ok()?.to_file_path().ok());
+    file.flatten()
 }
 
 fn given_or_within(url: Option<&Url>, directory: &Path, name: &str) -> anyhow::Result<Url> {

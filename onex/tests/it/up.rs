@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn onex(arguments: &[&str]) -> Command {
+pub fn onex(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onex"));
     command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
     command
@@ -40,7 +40,8 @@ impl Platform {
         Self::ready_in(std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap()))
     }
 
-    fn ready_in(directory: TempDir) -> Self {
+    /// One on this directory.
+    pub fn ready_in(directory: TempDir) -> Self {
         let child = onex(&["up", "--ports", "auto", "--data-dir", directory.path().to_str().unwrap()])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -43,6 +43,35 @@ async fn login_over_grpc(platform: &Platform, password: &str) -> v1::LoginReply 
 }
 
 #[test]
+fn a_backup_of_a_running_platform_has_its_users_and_their_sessions() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut first = Platform::ready();
+    let text = String::from_utf8(first.end().stdout).unwrap();
+    let password = text.lines().find_map(|line| line.strip_prefix("password: ")).unwrap();
+    let mut platform = first.again();
+    let login = json!({ "username": "admin", "password": password });
+    let reply = runtime.block_on(post(&platform, "/v1/auth/login", &login)).unwrap();
+    let (backup, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let copy = backup.path().join("copy");
+    let place = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let says = |arguments: &[&str]| {
+        let output = crate::up::onex(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    says(&["backup", &place(&copy), "--data-dir", &place(platform.path())]);
+    platform.end();
+    says(&["restore", &place(&copy), "--data-dir", &place(data.path())]);
+    let mut restored = Platform::ready_in(data);
+    runtime.block_on(async {
+        let whose = json!({ "token": reply["accessToken"] });
+        assert_eq!(post(&restored, "/v1/auth/authenticate", &whose).await.unwrap()["userID"], "user-admin");
+        post(&restored, "/v1/auth/login", &login).await.unwrap();
+    });
+    let output = said(&restored.end());
+    assert!(!output.contains("password: "), "{output}");
+}
+
+#[test]
 fn the_administrator_is_told_a_password_once_and_logs_in_over_both_doors_also_after_a_restart() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut platform = Platform::ready();

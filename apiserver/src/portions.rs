@@ -121,10 +121,11 @@ impl Batch {
         self.portion.len() >= self.size || self.ready.len() >= READY
     }
 
-    /// Ends the portion.
+    /// Ends the portion. Of one in which nothing was written no memory stays: there may be ten thousand watchers.
     pub(crate) fn end(&mut self) {
-        if !self.portion.is_empty() {
-            self.ready.push_back(self.portions.full(std::mem::take(&mut self.portion)));
+        let portion = std::mem::take(&mut self.portion);
+        if !portion.is_empty() {
+            self.ready.push_back(self.portions.full(portion));
         }
     }
 
@@ -142,6 +143,19 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_without_a_beginning_holds_nothing() {
+        let mut batch = Batch::new(&Portions::default());
+        batch.begin();
+        assert!(!batch.is_full());
+        batch.end();
+        assert_eq!((batch.ready(), batch.portion.capacity()), (0, 0));
+        batch.begin();
+        batch.out().extend_from_slice(b"one");
+        batch.end();
+        assert_eq!((batch.next().as_deref(), batch.portion.capacity()), (Some(&b"one"[..]), 0));
+    }
 
     #[test]
     fn portions_are_small_while_many_wait_and_large_again_when_they_were_sent() {

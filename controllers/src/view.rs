@@ -174,7 +174,7 @@ where
         let (name, revision) = (ObjectRef::from_obj(&*object), revision(&*object));
         let mut kept = self.kept.write();
         // What the watch has shown already is not news: it may be gone by now.
-        let known = kept.ahead.get(&name).map_or(0, |ahead| ahead.revision);
+        let known = kept.ahead.get(&name).filter(|ahead| ahead.uid == object.uid()).map_or(0, |ahead| ahead.revision);
         if revision > kept.reached.max(known) {
             let before = self.current(&kept, &name);
             let (uid, since) = (object.uid(), Instant::now());
@@ -433,6 +433,20 @@ mod tests {
         watched.show(Event::Delete(miner("a", "1", 7, "x")));
         watched.show(Event::Apply(miner("a", "2", 8, "x")));
         assert_eq!((watched.revision("a"), watched.group("x")), (Some(8), vec!["a".into()]));
+    }
+
+    #[tokio::test]
+    async fn what_takes_the_name_of_something_that_went_is_seen_before_the_watch_tells_of_either() {
+        let mut watched = Watched::listed([miner("a", "1", 5, "x")]);
+        watched.view.is_gone(&miner("a", "1", 5, "x"));
+        watched.view.wrote(miner("a", "2", 8, "x"));
+        assert_eq!((watched.revision("a"), watched.group("x")), (Some(8), vec!["a".into()]));
+        watched.show(Event::Apply(miner("a", "1", 6, "x")));
+        watched.show(Event::Delete(miner("a", "1", 7, "x")));
+        assert_eq!((watched.revision("a"), watched.group("x")), (Some(8), vec!["a".into()]));
+        watched.show(Event::Apply(miner("a", "2", 8, "x")));
+        watched.show(Event::Delete(miner("a", "2", 9, "x")));
+        assert_eq!((watched.revision("a"), watched.group("x")), (None, vec![]));
     }
 
     #[tokio::test]

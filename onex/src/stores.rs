@@ -125,3 +125,19 @@ pub async fn pods(url: &Url) -> anyhow::Result<Pods> {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pods_run_here_or_seem_to_and_a_place_that_nobody_knows_is_refused() {
+        for (place, is_dry_run) in [("local:", false), ("dry-run:", true)] {
+            let stores = Stores { pods: Url::parse(place).unwrap(), ..Stores::default() };
+            assert!(matches!(pods(&stores.pods).await.unwrap(), Pods::Local));
+            assert_eq!(stores.is_dry_run(), is_dry_run);
+        }
+        let Err(error) = pods(&Url::parse("moon:").unwrap()).await else { panic!("it was taken") };
+        assert!(error.to_string().contains("\"dry-run\""), "{error}");
+    }
+}

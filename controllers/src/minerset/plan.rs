@@ -71,7 +71,7 @@ pub(crate) fn plan(set: &MinerSet, seen: &Seen, batch: usize, now: Timestamp) ->
             plan.surge = plan.create.iter().skip(replicas.saturating_sub(claimed.len())).copied().collect();
             plan.more = missing > batch;
         }
-    } else {
+    } else if claimed.len() > wanted {
         let going = rank::order(set.spec.delete_policy(), &claimed, now).into_iter().take(claimed.len() - wanted);
         let mut going: Vec<String> = going.filter(|miner| !is_deleting(*miner)).map(ResourceExt::name_any).collect();
         plan.more = going.len() > batch;
@@ -139,6 +139,15 @@ pub(crate) fn child(set: &MinerSet, slot: usize, seen: &Seen) -> Miner {
     }
 }
 
+/// What a set gives all its Miners; computed once for many of them.
+struct Gift {
+    labels: BTreeMap<String, String>,
+    /// See [`from_template`].
+    keys: Option<String>,
+    /// See [`granted`].
+    granted: Option<(String, String)>,
+}
+
 /// The annotation that lets a Miner have the present settings of the chain.
 fn granted(seen: &Seen) -> Option<(String, String)> {
     seen.chain.clone().map(|settings| (names::ANNOTATION_CHAIN_SETTINGS.to_owned(), settings))
@@ -154,12 +163,11 @@ fn from_template(set: &MinerSet) -> Option<String> {
 }
 
 /// The merge patch that takes from a Miner what an earlier template gave it and this one does not, by kind of metadata.
-fn removed(
-    set: &MinerSet,
-    miner: &Miner,
-    labels: &BTreeMap<String, String>,
-) -> [(&'static str, Map<String, Value>); 2] {
+fn removed(set: &MinerSet, miner: &Miner, gift: &Gift) -> [(&'static str, Map<String, Value>); 2] {
     let written = miner.annotations().get(names::ANNOTATION_FROM_TEMPLATE);
+    if written == gift.keys.as_ref() {
+        return [("labels", Map::new()), ("annotations", Map::new())];
+    }
     let before: BTreeMap<String, Vec<String>> =
         written.and_then(|written| serde_json::from_str(written).ok()).unwrap_or_default();
     let gone = |kind: &str, there: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
@@ -168,11 +176,8 @@ fn removed(
         gone.map(|key| (key.clone(), Value::Null)).collect::<Map<_, _>>()
     };
     let mut annotations = gone("annotations", miner.annotations(), &set.spec.template.metadata.annotations);
-    let wanted = from_template(set);
-    if written != wanted.as_ref() {
-        annotations.insert(names::ANNOTATION_FROM_TEMPLATE.to_owned(), json!(wanted));
-    }
-    [("labels", gone("labels", miner.labels(), labels)), ("annotations", annotations)]
+    annotations.insert(names::ANNOTATION_FROM_TEMPLATE.to_owned(), json!(gift.keys));
+    [("labels", gone("labels", miner.labels(), &gift.labels)), ("annotations", annotations)]
 }
 
 /// Whether the Miner works, as far as this generation of its spec goes.
@@ -274,7 +279,7 @@ fn changes(
     now: Timestamp,
 ) -> Vec<(String, Value)> {
     let living = || claimed.iter().map(|miner| &**miner).filter(|miner| !is_deleting(*miner));
-    let (labels, granted) = (labels(set), granted(seen));
+    let gift = Gift { labels: labels(set), keys: from_template(set), granted: granted(seen) };
     let replicas = usize::try_from(set.replicas()).unwrap_or_default();
     let available = living().filter(|miner| is_available(set, miner, now)).count();
     let mut may_disturb = available.saturating_sub(replicas.saturating_sub(set.leeway().unavailable));
@@ -290,7 +295,7 @@ fn changes(
             whole = loses_nothing || may_disturb > 0;
             may_disturb -= usize::from(whole && !loses_nothing && is_available(set, miner, now)).min(may_disturb);
         }
-        let change = change(set, miner, &labels, granted.as_ref().filter(|_| whole), whole, adopt);
+        let change = change(set, miner, &gift, whole, adopt);
         changes.extend(change.map(|change| (miner.name_any(), change)));
     }
     changes
@@ -333,22 +338,16 @@ pub(crate) fn ready_for(miner: &Miner, now: Timestamp) -> Option<Duration> {
 }
 
 /// The merge patch that makes the Miner as the template says; without `whole`, its spec is left for later.
-fn change(
-    set: &MinerSet,
-    miner: &Miner,
-    labels: &BTreeMap<String, String>,
-    granted: Option<&(String, String)>,
-    whole: bool,
-    adopt: bool,
-) -> Option<Value> {
+fn change(set: &MinerSet, miner: &Miner, gift: &Gift, whole: bool, adopt: bool) -> Option<Value> {
     let mut metadata = Map::new();
-    let [mut new_labels, mut new_annotations] = removed(set, miner, labels);
+    let [mut new_labels, mut new_annotations] = removed(set, miner, gift);
     let added = |there: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| match missing(there, wanted) {
         Some(Value::Object(added)) => added,
         _ => Map::new(),
     };
-    new_labels.1.extend(added(miner.labels(), labels));
+    new_labels.1.extend(added(miner.labels(), &gift.labels));
     new_annotations.1.extend(added(miner.annotations(), &set.spec.template.metadata.annotations));
+    let granted = gift.granted.as_ref().filter(|_| whole);
     if let Some((key, settings)) = granted.filter(|(key, settings)| miner.annotations().get(key) != Some(settings)) {
         new_annotations.1.insert(key.clone(), json!(settings));
     }

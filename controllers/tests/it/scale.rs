@@ -1,21 +1,40 @@
 //! Many Miners at once, on a node that only pretends to run their Pods.
 
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use onex_controllers::Settings;
 use onex_crds::{Chain, Miner, MinerSet, Phase};
 use onex_node::Node;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::world::{SYSTEM, USER, World, chain, minerset};
 
-/// The longest that any step may take, however busy the machine and however slow the build. What it takes is printed.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// The longest that nothing may happen, however busy the machine and however slow the build. How long all takes is printed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until as many are counted as wanted, for as long as the count changes.
+async fn goes_on(wanted: usize, count: impl AsyncFn() -> usize) {
+    let (mut last, mut deadline) = (usize::MAX, Instant::now());
+    loop {
+        let now = count().await;
+        if now == wanted {
+            return;
+        }
+        if now != last {
+            (last, deadline) = (now, Instant::now() + PATIENCE);
+        }
+        assert!(Instant::now() < deadline, "nothing happens any more: {now} instead of {wanted}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
 
 struct Scene {
     world: World,
@@ -44,34 +63,29 @@ impl Scene {
 
     /// Waits until there are so many Miners, all of them Running.
     async fn until_running(&self, count: usize) {
-        self.until(count, |miner| miner.phase() == Phase::Running).await;
+        let sets: Api<MinerSet> = self.world.api(USER);
+        // Sets know, and are fewer than their Miners.
+        goes_on(count, async || {
+            let there = sets.list(&ListParams::default()).await.unwrap();
+            let ready = there.iter().filter_map(|set| usize::try_from(set.status.as_ref()?.ready_replicas).ok());
+            ready.sum()
+        })
+        .await;
+        let miners = self.world.api::<Miner>(USER).list(&ListParams::default()).await.unwrap();
+        assert_eq!(miners.iter().filter(|miner| miner.phase() == Phase::Running).count(), count);
     }
 
-    async fn until(&self, count: usize, is: impl Fn(&Miner) -> bool) {
-        let miners: Api<Miner> = self.world.api(USER);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let there = miners.list(&ListParams::default()).await.unwrap().items;
-            let right = there.iter().filter(|miner| is(miner)).count();
-            if (there.len(), right) == (count, count) {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{} of {count} are there, {right} of them as they should be",
-                there.len()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn until_no_pods(&self) {
-        let pods: Api<Pod> = self.world.api(USER);
-        let deadline = Instant::now() + PATIENCE;
-        while !pods.list_metadata(&ListParams::default()).await.unwrap().items.is_empty() {
-            assert!(Instant::now() < deadline, "Pods are left");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    async fn until_none<K>(&self)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let objects: Api<K> = self.world.api(USER);
+        goes_on(0, async || {
+            let one = objects.list_metadata(&ListParams::default().limit(1)).await.unwrap();
+            let more = one.metadata.remaining_item_count.unwrap_or_default();
+            one.items.len() + usize::try_from(more).unwrap()
+        })
+        .await;
     }
 
     /// Sets, as many and as large as told, come, work and go.
@@ -94,8 +108,8 @@ impl Scene {
         }
         let start = Instant::now();
         let _ = api.delete_collection(&DeleteParams::background(), &ListParams::default()).await.unwrap();
-        self.until(0, |_| true).await;
-        self.until_no_pods().await;
+        self.until_none::<Miner>().await;
+        self.until_none::<Pod>().await;
         told(sets, "are gone", start);
     }
 }

@@ -1,4 +1,5 @@
-//! A connection that is closed so that the client still gets the last answer.
+//! A connection that is closed so that the client still gets the last answer, and that is given up when the client reads
+//! nothing of what it is sent.
 
 use std::io;
 use std::pin::Pin;
@@ -23,12 +24,29 @@ pub struct Lingering<S> {
     said: bool,
     left: usize,
     patience: Option<Pin<Box<Sleep>>>,
+    /// How long the client may read nothing,
+    unread: Duration,
+    /// and, if it does not, when that is over.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Lingering<S> {
-    /// Lingers no more once `end` is cancelled.
-    pub fn new(stream: S, end: CancellationToken) -> Self {
-        Self { stream, end, said: false, left: MOST_BYTES, patience: None }
+    /// Lingers no more once `end` is cancelled, and fails when nothing can be written for as long as `unread`.
+    pub fn new(stream: S, end: CancellationToken, unread: Duration) -> Self {
+        Self { stream, end, said: false, left: MOST_BYTES, patience: None, unread, stalled: None }
+    }
+
+    /// Whoever waits for the client to read waits no longer than that. Nobody else would end it: what is to be sent next, or the
+    /// end of it, is not asked for before what was sent has gone.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let unread = self.unread;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(unread)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
     }
 }
 
@@ -40,7 +58,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.in_time(cx, written)
     }
 
     fn poll_write_vectored(
@@ -48,7 +67,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.in_time(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -56,7 +76,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let written = Pin::new(&mut self.stream).poll_flush(cx);
+        self.in_time(cx, written)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

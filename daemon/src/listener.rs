@@ -47,6 +47,8 @@ pub struct Limits {
     pub request_head_seconds: u64,
     /// How long a silent HTTP/2 connection is left alone before it is asked whether it lives, in seconds.
     pub ping_after_seconds: u64,
+    /// How long a client may leave unread what is sent to it, in seconds. Then the connection is closed.
+    pub unread_seconds: u64,
     /// How long requests in flight may take to end once the part stops, in seconds. What is left is cut off.
     pub drain_seconds: u64,
 }
@@ -59,6 +61,7 @@ impl Default for Limits {
             handshake_seconds: 10,
             request_head_seconds: 90,
             ping_after_seconds: 30,
+            unread_seconds: 300,
             drain_seconds: 5,
         }
     }
@@ -202,7 +205,7 @@ impl Server {
             tracing::debug!(%address, %error, "could not set socket options");
         }
         let Some(acceptor) = &self.tls else {
-            return self.http(Lingering::new(stream, self.shutdown.clone()), Peer::new(address, &[])).await;
+            return self.http(self.lingering(stream), Peer::new(address, &[])).await;
         };
         let patience = Duration::from_secs(self.limits.handshake_seconds);
         let handshake = tokio::select! {
@@ -213,11 +216,15 @@ impl Server {
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let peer = Peer::new(address, certificates);
-                self.http(Lingering::new(stream, self.shutdown.clone()), peer).await;
+                self.http(self.lingering(stream), peer).await;
             }
             Ok(Err(error)) => tracing::debug!(%address, %error, "the TLS handshake failed"),
             Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
         }
+    }
+
+    fn lingering<S>(&self, stream: S) -> Lingering<S> {
+        Lingering::new(stream, self.shutdown.clone(), Duration::from_secs(self.limits.unread_seconds))
     }
 
     /// Serves requests of one connection until the client leaves, or until the part stops and they have ended.

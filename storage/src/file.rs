@@ -328,7 +328,7 @@ mod tests {
     struct Fate {
         is_full: AtomicBool,
         loses_syncs: AtomicBool,
-        is_slow: AtomicBool,
+        sync_millis: AtomicUsize,
         keeps_size: AtomicBool,
         syncs: AtomicUsize,
     }
@@ -347,9 +347,7 @@ mod tests {
 
         fn sync(&mut self) -> io::Result<()> {
             self.1.syncs.fetch_add(1, Ordering::Relaxed);
-            if self.1.is_slow.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            std::thread::sleep(Duration::from_millis(self.1.sync_millis.load(Ordering::Relaxed) as u64));
             if self.1.loses_syncs.load(Ordering::Relaxed) { Err(io::Error::other("lost")) } else { self.0.sync_data() }
         }
 
@@ -462,11 +460,53 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_that_takes_a_second_for_each_sync_holds_up_writes_and_nothing_else() {
+        const SYNC: Duration = Duration::from_secs(1);
+        let (directory, fate) = (tempfile::tempdir().unwrap(), Arc::new(Fate::default()));
+        let storage = Arc::new(open(directory.path(), &fate));
+        put(&storage, "/a").await.unwrap();
+        fate.sync_millis.store(SYNC.as_millis() as usize, Ordering::Relaxed);
+        let before = fate.syncs.load(Ordering::Relaxed);
+        let mut changes = storage.watch(&"/".into(), Revision(1)).await.unwrap();
+        let writes: Vec<_> = (0..200)
+            .map(|number| {
+                let storage = storage.clone();
+                tokio::spawn(async move { put(&storage, &format!("/b/{number}")).await })
+            })
+            .collect();
+        // Some do not wait for it. What they asked for may be done all the same.
+        writes.iter().skip(150).for_each(|write| write.abort());
+        let (mut reads, mut slowest) = (0, Duration::ZERO);
+        while !writes.iter().all(|write| write.is_finished()) {
+            let asked = Instant::now();
+            assert!(storage.get(&"/a".into()).await.unwrap().is_some());
+            storage.list(Page::all("")).await.unwrap();
+            assert!(storage.takes_writes());
+            (reads, slowest) = (reads + 1, slowest.max(asked.elapsed()));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(reads > 20 && slowest < SYNC / 2, "{reads} reads, {slowest:?}");
+        let acknowledged: Vec<_> =
+            join_all(writes).await.into_iter().filter_map(Result::ok).map(Result::unwrap).collect();
+        assert!(acknowledged.len() >= 150);
+        assert!(fate.syncs.load(Ordering::Relaxed) - before <= 10, "all that wait share the next one");
+        fate.sync_millis.store(0, Ordering::Relaxed);
+        let last = put(&storage, "/last").await.unwrap();
+        let (mut told, mut reached) = (Vec::new(), Revision(0));
+        while reached < last {
+            let run = futures::StreamExt::next(&mut changes).await.unwrap().unwrap();
+            (reached, told) = (run.revision, [told, run.changes].concat());
+        }
+        assert!(told.iter().map(|change| change.revision.0).eq(2..=last.0), "each once, and in order");
+        assert!(acknowledged.iter().all(|revision| told.iter().any(|change| change.revision == *revision)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn many_writes_share_one_wait_for_the_disk() {
         let (directory, fate) = (tempfile::tempdir().unwrap(), Arc::new(Fate::default()));
         let storage = Arc::new(open(directory.path(), &fate));
         // A disk that is done at once leaves nobody to wait for it.
-        fate.is_slow.store(true, Ordering::Relaxed);
+        fate.sync_millis.store(2, Ordering::Relaxed);
         let writers = (0..64).map(|writer| {
             let storage = storage.clone();
             tokio::spawn(async move {

@@ -105,7 +105,12 @@ impl World {
 
     /// The same, of all that an apiserver can be given.
     pub async fn unready_of(handles: Handles, settings: Settings) -> Self {
-        let server = Arc::new(Apiserver::new(settings, handles).await.unwrap());
+        Self::of(Apiserver::new(settings, handles).await.unwrap())
+    }
+
+    /// An apiserver that runs from now on.
+    pub fn of(server: Apiserver) -> Self {
+        let server = Arc::new(server);
         let stop = CancellationToken::new();
         tokio::spawn({
             let (server, stop) = (server.clone(), stop.clone());
@@ -129,6 +134,11 @@ impl World {
     /// The same apiserver, as somebody else sees it.
     pub fn as_user(&self, user: &str, groups: &[&str]) -> Self {
         Self { router: self.server.router_as(user, groups), server: self.server.clone(), _stop: None, _cluster: None }
+    }
+
+    /// The same face of the same apiserver, which runs no longer for having it.
+    pub fn door(&self) -> Self {
+        Self { router: self.router.clone(), server: self.server.clone(), _stop: None, _cluster: None }
     }
 
     /// Sends a request. The media types are those that kubectl sends unless `headers` says otherwise.
@@ -175,11 +185,19 @@ impl World {
     }
 
     pub async fn watch_as(&self, path: &str, accept: &str) -> Watch {
+        let begun = self.begin_to_watch(path, accept).await;
+        begun.unwrap_or_else(|refused| panic!("{refused:?}"))
+    }
+
+    /// Begins to watch, if that is allowed.
+    pub async fn begin_to_watch(&self, path: &str, accept: &str) -> Result<Watch, Answer> {
         let request = Request::get(path).header("accept", accept).body(Body::empty()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
-        assert_eq!(response.status(), 200);
+        if response.status() != 200 {
+            return Err(answered(response).await);
+        }
         let pieces = response.into_body().into_data_stream().map(|p| p.unwrap().to_vec()).boxed();
-        Watch { pieces, buffer: Vec::new() }
+        Ok(Watch { pieces, buffer: Vec::new() })
     }
 }
 
@@ -199,13 +217,19 @@ pub struct Watch {
 impl Watch {
     /// The next event; nothing when the stream ended.
     pub async fn next(&mut self) -> Option<Value> {
+        let event = tokio::time::timeout(Duration::from_secs(60), self.event()).await;
+        event.expect("an event within a minute")
+    }
+
+    /// The same, whenever it comes. May be given up, and asked for again.
+    pub async fn event(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let piece = tokio::time::timeout(Duration::from_secs(60), self.pieces.next()).await;
-            self.buffer.extend(piece.expect("an event within a minute")?);
+            let piece = self.pieces.next().await?;
+            self.buffer.extend(piece);
         }
     }
 

@@ -8,6 +8,7 @@ mod etcd;
 mod keep;
 mod linear;
 mod model;
+mod partition;
 mod recovery;
 
 use std::sync::Arc;

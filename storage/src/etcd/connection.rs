@@ -227,6 +227,13 @@ pub(super) fn header(header: Option<&ResponseHeader>) -> Revision {
     Revision(header.map_or(0, |header| header.revision().unsigned_abs()))
 }
 
+const NO_LEASE: &str = "requested lease not found";
+
+/// Whether a write was refused, and not done, because its lease is gone.
+pub(super) fn is_without_lease(error: &Error) -> bool {
+    matches!(error, Error::Unavailable(why) if why.to_string().ends_with(NO_LEASE))
+}
+
 /// What an error of etcd, or of the way there, means.
 fn judge(error: etcd_client::Error, sent: bool) -> Failure {
     const UNAVAILABLE: i32 = 14;

@@ -40,4 +40,12 @@ impl Leases {
         leases.insert(lifetime, Lease { id, until, entries: 1 });
         Ok(id)
     }
+
+    /// This lease is none any more.
+    pub async fn forget(&self, lifetime: Duration, id: i64) {
+        let mut leases = self.0.lock().await;
+        if leases.get(&lifetime).is_some_and(|lease| lease.id == id) {
+            leases.remove(&lifetime);
+        }
+    }
 }

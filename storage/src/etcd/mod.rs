@@ -123,13 +123,14 @@ impl Storage for Etcd {
             let revision = *at.get_or_insert_with(|| header(found.header()));
             let (more, count) = (found.more(), usize::try_from(found.count()).unwrap_or_default());
             let given = found.kvs().len();
+            // Also of what is none of ours, and not shown: or it would be asked for again and again.
+            let last = found.kvs().last().map(|kv| [kv.key(), &[0]].concat());
             let bytes: usize = found.kvs().iter().map(|kv| kv.key().len() + kv.value().len()).sum();
             entries.extend(found.take_kvs().into_iter().filter_map(entry));
-            if !more || entries.len() >= limit || given == 0 {
+            let Some(last) = last.filter(|_| more && entries.len() < limit) else {
                 return Ok(Listing { revision, entries, remaining: count - given });
-            }
-            let last = entries.last().expect("some were given");
-            start = after(last.key.as_str());
+            };
+            start = last;
             piece = (PIECE_BYTES * given / bytes.max(1)).clamp(PIECE.0 / 10, PIECE.1);
         }
     }
@@ -146,14 +147,23 @@ impl Storage for Etcd {
         lifetime: Option<Duration>,
     ) -> Result<Revision> {
         check(key, &value)?;
-        let options = match lifetime {
+        let put = |options| self.write(key, expected, TxnOp::put(key.as_str(), value.clone(), options));
+        let done = match lifetime {
+            None => put(None).await,
             Some(lifetime) => {
-                Some(PutOptions::new().with_lease(self.leases.of(&self.link.connections, lifetime).await?))
+                let lease = self.leases.of(&self.link.connections, lifetime).await?;
+                match put(Some(PutOptions::new().with_lease(lease))).await {
+                    // Somebody revoked it, or we were asleep while it expired.
+                    Err(error) if connection::is_without_lease(&error) => {
+                        self.leases.forget(lifetime, lease).await;
+                        let lease = self.leases.of(&self.link.connections, lifetime).await?;
+                        put(Some(PutOptions::new().with_lease(lease))).await
+                    }
+                    done => done,
+                }
             }
-            None => None,
         };
-        let put = TxnOp::put(key.as_str(), value.clone(), options);
-        match self.write(key, expected, put).await {
+        match done {
             Err(Error::Size { limit, .. }) => Err(Error::Size { what: "value", bytes: value.len(), limit }),
             done => done,
         }

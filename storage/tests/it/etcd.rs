@@ -153,6 +153,50 @@ async fn what_is_to_be_there_for_a_while_goes_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_gone_before_its_time_keeps_nobody_from_writing() {
+    let cluster = Cluster::of(1, &[]);
+    let storage = open(&cluster, &Settings::default()).await;
+    let lifetime = Some(Duration::from_secs(3600));
+    let put = async |key: &str| storage.put_for(&key.into(), Bytes::from("x"), Expected::Absent, lifetime).await;
+    put("/a").await.unwrap();
+    let mut others = Client::connect([format!("http://{}", cluster.members()[0])], None).await.unwrap();
+    for lease in others.leases().await.unwrap().leases() {
+        others.lease_revoke(lease.id()).await.unwrap();
+    }
+    assert_eq!(storage.get(&"/a".into()).await.unwrap(), None, "it goes with its lease");
+    put("/b").await.unwrap();
+    put("/c").await.unwrap();
+    assert_eq!(others.leases().await.unwrap().leases().len(), 1, "and the new one is shared again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_no_text_are_passed_over_wherever_a_page_ends() {
+    let cluster = Cluster::of(1, &[]);
+    let storage = open(&cluster, &Settings::default()).await;
+    let mut others = Client::connect([format!("http://{}", cluster.members()[0])], None).await.unwrap();
+    for key in [&b"/l/\xff0"[..], b"/l/a\xff", b"/l/a\xff1", b"/l/c\xff"] {
+        others.put(key, "not ours", None).await.unwrap();
+    }
+    for key in ["/l/a", "/l/b", "/l/c"] {
+        create(&storage, key).await.unwrap();
+    }
+    for limit in 1..8 {
+        let mut keys = Vec::new();
+        loop {
+            let after = keys.last().cloned();
+            let page = Page { limit: Some(limit), after, ..Page::all("/l/") };
+            let listing = timeout(LONG, storage.list(page)).await.expect("a page has an end").unwrap();
+            let is_all = listing.entries.len() < limit;
+            keys.extend(listing.entries.into_iter().map(|entry| entry.key));
+            if is_all {
+                break;
+            }
+        }
+        assert_eq!(keys, ["/l/a".into(), "/l/b".into(), "/l/c".into()], "{limit} at a time");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn history_is_forgotten_in_time_by_one_of_those_who_use_it() {
     let cluster = Cluster::of(1, &[]);
     let settings = Settings { history_seconds: 1, ..Settings::default() };

@@ -232,7 +232,6 @@ async fn inside() {
     for n in 0..3 {
         cluster.pull(n);
         let took = writers.go_on().await;
-        println!("without {n}, writes went on after {took:?}");
         assert!(took < Duration::from_secs(30), "{took:?}");
         sleep(length).await;
         cluster.plug_in(n);
@@ -241,7 +240,6 @@ async fn inside() {
     for n in 0..3 {
         cluster.part_from_others(n, true);
         let took = writers.go_on().await;
-        println!("beside {n}, writes went on after {took:?}");
         assert!(took < Duration::from_secs(30), "{took:?}");
         sleep(length).await;
         cluster.part_from_others(n, false);

@@ -205,12 +205,12 @@ impl Ground {
         self.check(checked);
     }
 
-    /// Forgets history up to some revision.
-    pub async fn compact(&self) {
+    /// Forgets all history, or up to some revision.
+    pub async fn compact(&self, all: bool) {
         let _turn = self.turn.lock().await;
         self.forgot.store(true, Ordering::Relaxed);
         let newest = self.truth.lock().unwrap().newest;
-        let upto = Revision(newest - self.luck("compaction", newest.min(8) + 1));
+        let upto = Revision(newest - if all { 0 } else { self.luck("compaction", newest.min(30) + 1) });
         if let Ok(storage) = self.process() {
             let compacted = self.held(async move { storage.compact(upto).await }).await;
             self.check(compacted.map_err(|error| format!("compacting to {upto}: {error}")));

@@ -173,9 +173,8 @@ async fn drip(mut connection: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8])
         if connection.write_all(&byte).await.is_err() || connection.flush().await.is_err() {
             return answer;
         }
-        match timeout(Duration::from_millis(200), connection.read_buf(&mut answer)).await {
-            Ok(Ok(0) | Err(_)) => return answer,
-            _ => {}
+        if let Ok(Ok(0) | Err(_)) = timeout(Duration::from_millis(200), connection.read_buf(&mut answer)).await {
+            return answer;
         }
     }
 }

@@ -10,7 +10,6 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::stream::{self, Stream, StreamExt};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -19,7 +18,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +37,8 @@ pub(crate) struct View<K: Resource<DynamicType = ()> + Clone + 'static> {
     group: fn(&K) -> Option<String>,
     kept: RwLock<Kept<K>>,
     listeners: RwLock<Vec<Listener<K>>>,
+    /// Everything was shown once. The store knows it too, but wakes only the last of those who wait for it.
+    listed: watch::Sender<bool>,
 }
 
 /// Told of every object that changed or went. The second is whether that was a write of the one who listens.
@@ -70,7 +71,15 @@ where
         let (store, writer) = reflector::store();
         let kept = Kept { reached: 0, ahead: HashMap::new(), groups: HashMap::new() };
         let (kept, listeners) = (RwLock::new(kept), RwLock::default());
-        Self { store, writer: Mutex::new(Some(writer)), slim, group, kept, listeners }
+        Self {
+            store,
+            writer: Mutex::new(Some(writer)),
+            slim,
+            group,
+            kept,
+            listeners,
+            listed: watch::Sender::new(false),
+        }
     }
 
     /// Follows the objects until `shutdown`. What is watched without an answer is tried again, later each time.
@@ -118,12 +127,12 @@ where
     /// Waits until everything was shown once.
     pub(crate) async fn ready(&self) {
         // Nobody fills it any more only when everything ends.
-        drop(self.store.wait_until_ready().await);
+        drop(self.listed.subscribe().wait_for(|listed| *listed).await);
     }
 
     /// Whether everything was shown once.
     pub(crate) fn is_ready(&self) -> bool {
-        self.store.wait_until_ready().now_or_never().is_some()
+        *self.listed.borrow()
     }
 
     /// The object of this name. Unless it is there, nobody knows.
@@ -203,6 +212,7 @@ where
             Event::Init | Event::InitApply(_) => writer.apply_watcher_event(&change),
             Event::InitDone => {
                 let before = self.take_all(&change, writer);
+                self.listed.send_replace(true);
                 let there = self.store.state();
                 let names: HashSet<ObjectRef<K>> = there.iter().map(|object| ObjectRef::from_obj(&**object)).collect();
                 // A list does not say which of them went while nobody watched.
@@ -394,6 +404,22 @@ mod tests {
         fn called(&self) -> Vec<String> {
             self.calls.all().into_iter().map(|miner| miner.name).collect()
         }
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_for_the_first_list_go_on_when_it_is_there() {
+        let view = Arc::new(View::new(|_: &mut Miner| {}, |_| None));
+        let mut writer = view.writer.lock().take().unwrap();
+        let wait = |view: Arc<View<Miner>>| tokio::spawn(async move { view.ready().await });
+        let waiting = [wait(view.clone()), wait(view.clone())];
+        tokio::task::yield_now().await;
+        assert!(!view.is_ready());
+        view.take(Event::Init, &mut writer);
+        view.take(Event::InitDone, &mut writer);
+        for one in waiting {
+            tokio::time::timeout(Duration::from_secs(10), one).await.expect("it goes on").unwrap();
+        }
+        assert!(view.is_ready());
     }
 
     #[tokio::test]

@@ -159,6 +159,8 @@ async fn a_watch_that_ends_goes_on_and_one_that_missed_something_is_made_up_for(
     let _running = world.mirrored_through(apiserver, never());
     world.eventually(|| async { world.rows().await.len() == 4 }).await;
     world.eventually(|| async { world.is_ready().await }).await;
+    // The last watch begins a moment after the copy is complete.
+    world.eventually(|| async { asked.lock().unwrap().len() >= 9 }).await;
     let asked = asked.lock().unwrap().clone();
     assert_eq!(asked, ["list", "watch", "watch", "list", "watch", "list", "watch", "list", "watch"]);
     assert_eq!(world.number("errors_total", "Miner"), 1.0, "of these only one is a failure");

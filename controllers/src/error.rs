@@ -100,6 +100,14 @@ pub(crate) fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_not_found())
 }
 
+/// The same answer, for whom it is as good that the object is not there.
+pub(crate) fn ignore_gone(answer: kube::Result<()>) -> kube::Result<()> {
+    match answer {
+        Err(error) if is_gone(&error) => Ok(()),
+        answer => answer,
+    }
+}
+
 /// Whether the apiserver said that the name is taken.
 pub(crate) fn is_taken(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_already_exists())

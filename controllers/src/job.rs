@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, DynamicObject, Patch, PostParams, Preconditions};
+use kube::api::{DeleteParams, DynamicObject, Patch, Preconditions};
 use kube::core::ApiResource;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::context::{Context, News};
-use crate::error::{Error, Result, is_gone, is_taken};
-use crate::report::{self, params};
+use crate::error::{Error, Result, ignore_gone, is_gone, is_taken};
+use crate::report::{self, params, post};
 use crate::{is_paused, namespace};
 
 /// How many Pods that failed are kept, for people to read what they said.
@@ -524,17 +524,6 @@ fn jobs(job: &Job, context: &Context) -> Result<Api<Job>> {
 fn only(uid: Option<String>) -> DeleteParams {
     let preconditions = Some(Preconditions { uid, resource_version: None });
     DeleteParams { preconditions, ..DeleteParams::background() }
-}
-
-fn ignore_gone(answer: kube::Result<()>) -> kube::Result<()> {
-    match answer {
-        Err(error) if is_gone(&error) => Ok(()),
-        answer => answer,
-    }
-}
-
-fn post() -> PostParams {
-    PostParams { field_manager: params().field_manager, ..PostParams::default() }
 }
 
 #[cfg(test)]

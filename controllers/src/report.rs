@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::object::HasStatus;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
@@ -46,6 +46,11 @@ where
 /// Who writes.
 pub(crate) fn params() -> PatchParams {
     PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() }
+}
+
+/// The same, of what is new.
+pub(crate) fn post() -> PostParams {
+    PostParams { field_manager: params().field_manager, ..PostParams::default() }
 }
 
 /// The merge patch that turns `old` into `new`; `None` when they are the same.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Patch, PostParams};
+use kube::api::Patch;
 use kube::core::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::context::{Context, News};
 use crate::error::{Error, Result};
-use crate::report::{self, difference, plain};
+use crate::report::{self, difference, plain, post};
 use crate::{is_paused, may_adopt, namespace};
 
 /// How often a Chain that waits for others to go is looked at, besides when they go.
@@ -332,10 +332,6 @@ async fn release(chain: &Chain, context: &Context) -> Result<Action> {
 
 fn api(chain: &Chain, context: &Context) -> Result<Api<Chain>> {
     Ok(Api::namespaced(context.apiserver.clone(), namespace(chain)?))
-}
-
-fn post() -> PostParams {
-    PostParams { field_manager: report::params().field_manager, ..PostParams::default() }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::core::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
@@ -24,7 +24,7 @@ use onex_crds::{Concurrency, CronJob, CronJobStatus, Job, names};
 
 use crate::context::{Context, News};
 use crate::error::{Error, Result, is_gone, is_taken};
-use crate::report::{self, params};
+use crate::report::{self, post};
 use crate::{is_paused, namespace};
 
 /// Of more missed times than this, somebody is told: a clock was wrong, or nobody worked for long.
@@ -289,9 +289,8 @@ async fn act(cron: &CronJob, plan: &Plan, jobs: &mut Vec<Job>, context: &Context
 
 async fn create(cron: &CronJob, job: &Job, context: &Context) -> Result<Job> {
     const DOING: &str = "create the Job";
-    let post = PostParams { field_manager: params().field_manager, ..PostParams::default() };
     let api = jobs(cron, context)?;
-    match api.create(&post, job).await {
+    match api.create(&post(), job).await {
         Err(error) if is_taken(&error) => {
             let name = job.name_any();
             let there = api.get_opt(&name).await.map_err(Error::doing("look who has the name of the Job"))?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use kube::api::{DeleteParams, Patch, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use onex_crds::conditions::{self, POD_HEALTHY, REASON_POD_REPLACED, SERVICE_CREATED};
@@ -17,8 +17,8 @@ use onex_crds::{CHAIN_NAMESPACE, Chain, Condition, FailureReason, Miner, MinerSe
 use serde_json::{Value, json};
 
 use crate::context::{Context, News};
-use crate::error::{Error, Result, in_time, is_gone};
-use crate::report::{self, missing, params, plain};
+use crate::error::{Error, Result, ignore_gone, in_time, is_gone};
+use crate::report::{self, missing, params, plain, post};
 use crate::{MinerType, Settings, is_paused, namespace};
 
 /// How often a Miner is looked at that waits for something that may not announce itself.
@@ -542,17 +542,6 @@ fn is_deleting<K: Resource>(object: &K) -> bool {
 /// Deletes that object and no other of its name.
 fn only(uid: Option<String>) -> DeleteParams {
     DeleteParams { preconditions: Some(Preconditions { uid, resource_version: None }), ..DeleteParams::default() }
-}
-
-fn ignore_gone(answer: kube::Result<()>) -> kube::Result<()> {
-    match answer {
-        Err(error) if is_gone(&error) => Ok(()),
-        answer => answer,
-    }
-}
-
-fn post() -> PostParams {
-    PostParams { field_manager: params().field_manager, ..PostParams::default() }
 }
 
 fn miners(miner: &Miner, context: &Context) -> Result<Api<Miner>> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{DeleteParams, ListParams, Patch, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, Preconditions};
 use kube::core::SelectorExt;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::context::{Context, News, members_of};
 use crate::error::{Error, Result, is_gone, is_taken, words};
-use crate::report::params;
+use crate::report::{params, post};
 use crate::{is_paused, may_adopt, namespace};
 use plan::{Plan, Seen};
 
@@ -297,8 +297,7 @@ enum Created {
 
 async fn create_one(api: Api<Miner>, child: Miner) -> Result<Created, (String, kube::Error)> {
     let name = child.name_any();
-    let post = PostParams { field_manager: params().field_manager, ..PostParams::default() };
-    match api.create(&post, &child).await {
+    match api.create(&post(), &child).await {
         Ok(miner) => Ok(Created::Made(Box::new(miner))),
         Err(taken) if is_taken(&taken) => match api.get_opt(&name).await {
             Ok(Some(miner)) => Ok(Created::There(Box::new(miner))),

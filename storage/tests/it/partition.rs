@@ -209,7 +209,8 @@ async fn follow(storage: Arc<dyn Storage>, since: Revision, until: Arc<AtomicU64
     seen
 }
 
-/// No test, but what the test above runs in a namespace.
+/// No test, but what the test above runs in a namespace: in a process of its own, with `--ignored`. Ignored because without that
+/// namespace there are no cables to cut.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it needs the namespace that another test makes for it"]
 async fn inside() {
